@@ -1,4 +1,4 @@
-"""The metrics that attn declares, and those that an expression of Prometheus names."""
+"""The metrics that attn declares, and those that a Prometheus expression uses."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SUFFIXES = ("_bucket", "_count", "_sum")
 
 def declared_metrics() -> dict[str, set[str]]:
     """Returns the labels of each metric, by its name as scraped."""
-    found: dict[str, set[str]] = {}
+    labels_of: dict[str, set[str]] = {}
     for metric in (one for module in _MODULES for one in vars(module).values() if isinstance(one, MetricWrapperBase)):
         names = {"counter": [f"{metric._name}_total"], "histogram": [metric._name + end for end in _SUFFIXES]}
-        found.update({name: set(metric._labelnames) for name in names.get(metric._type, [metric._name])})
-    return found
+        labels_of.update({name: set(metric._labelnames) for name in names.get(metric._type, [metric._name])})
+    return labels_of
 
 
 def metrics_of(expression: str) -> list[tuple[str, set[str]]]:
@@ -44,13 +44,13 @@ def metrics_of(expression: str) -> list[tuple[str, set[str]]]:
 
 
 def check_expression(expression: str) -> tuple[set[str], set[str]]:
-    """Asserts that metrics and labels of an expression exist. Returns the labels of its metrics, and those by which it
-    groups."""
+    """Fails unless the metrics and labels of an expression exist. Returns the labels of its metrics, and the labels by
+    which it groups."""
     metrics, labels = declared_metrics(), set[str]()
-    found = metrics_of(expression)
-    assert found
-    for metric, selected in found:
-        assert metric in metrics or metric in FOREIGN, f"nobody declares {metric}"
+    used = metrics_of(expression)
+    assert used
+    for metric, selected in used:
+        assert metric in metrics or metric in FOREIGN, f"attn does not declare {metric}"
         labels |= metrics.get(metric, set())
         assert selected <= metrics.get(metric, set()) | ADDED, f"{metric} has no label {selected}"
     grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", expression) for label in by.split(",")}

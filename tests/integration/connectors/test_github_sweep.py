@@ -43,7 +43,7 @@ async def test_waiting_and_failed_runs_are_sent_once() -> None:
         stub.run(4, status="in_progress", conclusion=None, attempt=3)
         stub.run(5, conclusion="cancelled")
         stub.waiting_run(7, "prod", "eu")
-        stub.waiting_run(8, "prod", rule=True)  # waits for the app of somebody else
+        stub.waiting_run(8, "prod", rule=True)  # waits for the app of another owner
         async with connected(stub) as peer:
             events = await peer.sweep()
             assert sorted((event["type"], event["subject"].removeprefix(f"{REPO}/runs/")) for event in events) == [

@@ -1,4 +1,4 @@
-"""A vote of a user reaches the receiver, and its answer comes back, with a real worker and a real `attn deliver`."""
+"""A vote of a user reaches the receiver, and its response reaches attn, with a real worker and `attn deliver`."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ ROLES = ("OWNER", "ADMIN", "MEMBER", "VIEWER")
 
 
 class AccessHistory:
-    """`facts`: what the fold emitted, in the order of the log. `secrets`: texts, digests and sealed refresh tokens,
-    none of which a fact may contain."""
+    """Random access events, folded by the real fold. `facts`: in the order of the log. `secrets`: texts, digests and
+    sealed refresh tokens; no fact may contain one."""
 
     def __init__(
         self, seed: int, packs: int, workspaces: tuple[str, ...], begin: int = NOON, hours: float = 60,
@@ -96,12 +96,12 @@ def _address(title: str | None) -> str:
 
 
 def _counted(facts: list[Fact], key: Callable[[Fact], tuple[str, ...]]) -> list[Any]:
-    """Rows of (key, number, newest time), the most frequent first."""
-    found = Counter(map(key, facts))
+    """Returns rows of (key, number, newest time), the most frequent first."""
+    counts = Counter(map(key, facts))
     newest: dict[tuple[str, ...], int] = {}
     for fact in facts:
         newest[key(fact)] = max(fact.time, newest.get(key(fact), 0))
-    ordered = sorted(found.items(), key=lambda pair: (-pair[1], *[part.encode() for part in pair[0]]))
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], *[part.encode() for part in pair[0]]))
     return [(*one, count, _when(newest[one])) for one, count in ordered][:100]
 
 

@@ -1,4 +1,4 @@
-"""Facts of random decisions as the fold emits them, and a model of the row that view `decisions` shows for each."""
+"""Facts of random decisions as the fold emits them, and a model of their rows in the view `decisions`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ _REASONS = ("quota is used up", "wrong window", None)
 def decision_facts(
     seed: int, count: int, ws: str, begin: int, hours: int = 60, position: int = 1_000_000,
 ) -> list[Fact]:
-    """Returns the facts of `count` decisions in the order of the log: each one made, taken back, expired, refused,
-    given up, unconfirmed or applied, after votes; and stale reports. Times in microseconds from `begin` on."""
+    """Returns the facts of `count` decisions in the order of the log. Each decision follows votes, and is made, taken
+    back, expired, refused, undeliverable, unconfirmed or applied. Some have stale reports. Times are microseconds from
+    `begin` on."""
     rng = random.Random(seed)
     timed: list[tuple[int, int, Fact]] = []
     for number in range(count):
@@ -52,7 +53,7 @@ def _one(rng: random.Random, ws: str, name: str, at: int) -> list[Fact]:
 
     fate = rng.choice(("expired", "taken_back", "refused", "undeliverable", "unconfirmed", "applied", "applied",
                        "applied", "made", "again"))
-    if rng.random() < 0.2:  # by a source that did not ask
+    if rng.random() < 0.2:  # a report of another source
         tell("decision.refused", at + 3600 * SECOND, stale=True, reason="not yours", item=None, kind=None,
              case_id=None)
     if fate == "expired":
@@ -94,19 +95,20 @@ def _viewed(rng: random.Random) -> float | None:
 
 
 def decision_rows(facts: Iterable[Fact]) -> dict[str, dict[str, Any]]:
-    """Returns decision id -> the row of view `decisions`, by loops over facts in any order. Times in microseconds."""
+    """Computes the rows of view `decisions` from facts in any order, by loops. Returns decision id -> row. Times are
+    microseconds."""
     by_decision: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
         if fact.decision is not None and fact.type.startswith("decision.") and not fact.stale:
             by_decision[fact.decision].append(fact)
-    return {name: _row(sorted(told, key=lambda fact: (fact.pos, fact.index))) for name, told in by_decision.items()}
+    return {name: _row(sorted(mine, key=lambda fact: (fact.pos, fact.index))) for name, mine in by_decision.items()}
 
 
-def _row(told: list[Fact]) -> dict[str, Any]:
-    first, last, made = told[0], told[-1], told[0] if told[0].type == "decision.made" else None
+def _row(mine: list[Fact]) -> dict[str, Any]:
+    first, last, made = mine[0], mine[-1], mine[0] if mine[0].type == "decision.made" else None
 
     def times(verb: str) -> list[int]:
-        return [fact.time for fact in told if fact.type == f"decision.{verb}"]
+        return [fact.time for fact in mine if fact.type == f"decision.{verb}"]
 
     return {
         "workspace_id": first.ws, "decision_id": first.decision, "item_id": first.item, "kind": first.kind,
@@ -114,14 +116,14 @@ def _row(told: list[Fact]) -> dict[str, Any]:
         "case_id": first.case_id or "", "option": first.option or "", "does": first.does or "",
         "actor": (made.actor or "") if made else "", "role": (made.role or "") if made else "",
         "state": last.type.removeprefix("decision."),
-        "reason": next((fact.reason for fact in reversed(told) if fact.reason), ""), "decided_at": first.time,
+        "reason": next((fact.reason for fact in reversed(mine) if fact.reason), ""), "decided_at": first.time,
         "sent_again_at": max(times("sending"), default=None), "delivered_at": min(times("delivered"), default=None),
         "applied_at": min(times("applied"), default=None), "refused_at": max(times("refused"), default=None),
         "undeliverable_at": max(times("undeliverable"), default=None),
         "unconfirmed_at": max(times("unconfirmed"), default=None),
         "taken_back_at": max(times("taken_back"), default=None), "viewed": first.viewed,
         "seconds_to_decide": first.seconds_to_decide,
-        "seconds_to_apply": max((fact.seconds_to_apply for fact in told if fact.seconds_to_apply is not None),
+        "seconds_to_apply": max((fact.seconds_to_apply for fact in mine if fact.seconds_to_apply is not None),
                                 default=None),
         "target_user_id": last.target_user_id or "", "target_role": last.target_role or "",
     }

@@ -1,4 +1,4 @@
-"""An embedded ClickHouse behind HTTP for one test module, and edges and facts that use it."""
+"""An embedded ClickHouse with its HTTP server for one test module, and helpers to insert facts and to read by edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts to send, and a model of the rows that ClickHouse must return for them."""
+"""Random facts, and a model of the rows that ClickHouse must return for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TYPES = (
 
 
 class Feeder:
-    """Random facts as a fold writes them: positions grow, and 1 % of the facts are followed by repeats."""
+    """Generates random facts as a fold writes them. Positions increase, and repeats follow 1 % of the facts."""
 
     def __init__(self, partitions: int, seed: int = 1) -> None:
         self.partitions = partitions
@@ -160,14 +160,14 @@ def ask(settings: Settings) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def assert_exact(found: dict[str, Any], facts: Sequence[Fact]) -> None:
-    """Fails if an event is doubled or missing, or if `found` differs from the expected answers."""
+def assert_exact(got: dict[str, Any], facts: Sequence[Fact]) -> None:
+    """Fails if an event is doubled or missing, or if the results `got` differ from the expected ones."""
     wanted = expected(facts)
-    twice = [event for event, count in Counter(map(tuple, found["events"])).items() if count > 1]
-    missing = {tuple(event) for event in wanted["events"]} - {tuple(event) for event in found["events"]}
+    twice = [event for event, count in Counter(map(tuple, got["events"])).items() if count > 1]
+    missing = {tuple(event) for event in wanted["events"]} - {tuple(event) for event in got["events"]}
     assert not twice, f"{len(twice)} of {len(facts)} twice: {twice[:5]}"
     assert not missing, f"{len(missing)} of {len(facts)} missing: {sorted(missing)[:5]}"
-    assert found == wanted
+    assert got == wanted
 
 
 def start_history(settings: Settings, log: Path) -> Forked:

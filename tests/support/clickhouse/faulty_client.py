@@ -15,7 +15,7 @@ from streams.runtime import backoff
 
 
 class Faulty:
-    """Wraps a client. `fault` decides which calls fail: "away" all, "flaky" some inserts, before or after the write."""
+    """Wraps a client. `fault`: "away" fails all calls; "flaky" fails some inserts, before or after the write."""
 
     def __init__(self, real: Any) -> None:
         self.real = real
@@ -51,7 +51,7 @@ class Faulty:
         return None
 
     def _without_views(self, context: Any) -> None:
-        """Inserts into the table, while its materialized view fails: the state after a crash between the two."""
+        """Inserts into the table while its materialized view fails: the state after a crash between the two writes."""
         self.real.command("ALTER TABLE attn.activity_hourly ADD CONSTRAINT full CHECK facts < 0")
         try:
             self.real.data_insert(context)
@@ -71,14 +71,14 @@ def rows(faulty: Faulty) -> int:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Waits until `condition` is true; it runs in a thread."""
+    """Waits until `condition()` is true. Calls it in a thread."""
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.05)
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, stalled: float) -> None:
-    """Shortens the retry delays of the history; `stalled` is the time in seconds until it restarts a failing batch."""
+    """Shortens the retry delays of the history. `stalled`: seconds until it restarts a failing batch."""
     for module in (consumer, insert_pipeline):
         monkeypatch.setattr(module, "Backoff", lambda: backoff.Backoff(0.005, 0.02))
     monkeypatch.setattr(insert_pipeline, "_MAX_RETRY_TIME", stalled)

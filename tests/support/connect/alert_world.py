@@ -1,4 +1,4 @@
-"""One workspace of attn, one real Alertmanager, and connectors between them."""
+"""A workspace of attn, a real Alertmanager, and the connectors between them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class AlertWorld:
         self.alertmanager.start()
 
     def config_text(self) -> str:
-        """Returns the configuration with the address of attn in place of `$ATTN`; writes the key into a file."""
+        """Returns the configuration with the address of attn in place of `$ATTN`. Writes the key into a file."""
         (self.home / "attn-key").write_text(self.key)
         return self.config.replace("$ATTN", self.up.url)
 
@@ -64,7 +64,7 @@ class AlertWorld:
         return one
 
     def silences_of(self, decision: str) -> list[dict[str, Any]]:
-        """Returns all silences that were ever made for a decision, expired ones included."""
+        """Returns all silences created for a decision, expired ones included."""
         return [one for one in self.alertmanager.silences("active", "pending", "expired")
                 if decision_of(one) == decision]
 
@@ -81,7 +81,7 @@ def metric(connector: ConnectorProcess, name: str) -> float:
 
 
 def swept(connector: ConnectorProcess, times: int) -> None:
-    """Waits until so many more sweeps have succeeded."""
+    """Waits until the connector has completed more sweeps."""
     name = 'attn_connector_sweeps_total{connector="alertmanager",result="ok"}'
     until = metric(connector, name) + times
     wait_for(lambda: metric(connector, name) >= until, 60, "sweeps")

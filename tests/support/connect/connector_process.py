@@ -19,9 +19,9 @@ __all__ = ["ConnectorProcess"]
 
 
 class ConnectorProcess:
-    """`attn connect NAME` with arguments. It may be started repeatedly; a file in `home` has its output.
+    """The process of `attn connect NAME`. A test may start it repeatedly. A file in `home` has its output.
 
-    The key is in its environment. `url` is the address of its /readyz and /metrics.
+    Its environment has the key. `url`: address of its /readyz and /metrics.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ConnectorProcess:
             return False
 
     def not_ready_reason(self) -> str:
-        """Returns the body of /readyz; "" if nobody answers."""
+        """Returns the body of /readyz; "" if the process does not answer."""
         try:
             return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).text.strip()
         except httpx.HTTPError:

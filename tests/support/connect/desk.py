@@ -1,4 +1,4 @@
-"""The people of one workspace of a running attn, and the keys of its sources, over HTTP."""
+"""Requests of the users of one workspace to a running attn over HTTP, and keys of its sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECONDS = 3600
 
 
 class Desk:
-    """One workspace. `workspace`: default a new one."""
+    """One workspace and its users. Default of `workspace`: a new one."""
 
     def __init__(self, up: Up, workspace: str | None = None) -> None:
         self.url, self.workspace = up.url, workspace or f"ws_{uuid.uuid4().hex[:12]}"
@@ -54,16 +54,16 @@ class Desk:
 
     def wait_item(self, source_id: str, state: str = "active", seconds: float = 60) -> dict[str, Any]:
         """Waits until the item of a source id is in this state."""
-        def found() -> Any:
+        def item() -> Any:
             return next((one for one in self.items(state) if one["source_id"] == source_id), None)
 
-        found_item: dict[str, Any] = wait_for(found, seconds, f"{source_id} is {state}")
+        found_item: dict[str, Any] = wait_for(item, seconds, f"{source_id} is {state}")
         return found_item
 
     def decide(
         self, item: Mapping[str, Any], option: str, *, user: str = "ann", name: str | None = None, **answer: Any
     ) -> str:
-        """Decides and returns the id of the decision."""
+        """Decides a question. Returns the id of the decision."""
         body = {"option": option, "digest": item["digest"], **answer}
         made = self.request("POST", f"/api/v1/inbox/{item['id']}/decision", user=user, name=name, json=body)
         return str(made["decision"]["id"])

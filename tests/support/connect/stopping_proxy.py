@@ -1,6 +1,6 @@
-"""HTTP proxy in front of a system: calls a function before a request is forwarded, and before its answer is returned.
+"""HTTP proxy in front of a system. Calls a function before it forwards a request, and before it returns the response.
 
-Tests kill a connector there: its process ends with a request that has, or has not, reached the system.
+A test kills a connector in this function. Its last request then has, or has not, reached the system.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _DROPPED = {"connection", "transfer-encoding", "content-length", "keep-alive", "
 
 
 class Dropped(Exception):
-    """`StoppingProxy.at` raises it to close the connection: the request is not forwarded, or its answer is lost."""
+    """Raised by `StoppingProxy.at` to close the connection: the request is not forwarded, or its response is lost."""
 
 
 class StoppingProxy:
-    """`at(moment, method, path)` is called in the thread of the request: before it is forwarded, and after its answer
-    has arrived. `down`: answers 503 in place of the system. Use it as a context manager."""
+    """The proxy, a context manager. Calls `at(moment, method, path)` in the thread of the request: before it forwards
+    the request, and after the response has arrived. `down`: answers 503 in place of the system."""
 
     def __init__(self, target: str) -> None:
         self.at: Callable[[Moment, str, str], None] | None = None
@@ -79,7 +79,7 @@ class StoppingProxy:
                     response = connection.getresponse()
                     content = response.read()
                 except OSError:
-                    return  # the system is down: so is the connection
+                    return  # the system is down: closes the connection
                 finally:
                     connection.close()
                 if proxy.at is not None:

@@ -1,4 +1,4 @@
-"""A running attn as a source and a person see it: keys, items, decisions over the public routes."""
+"""A running attn over its public routes, for a source and a user: keys, items and decisions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["AttnWorkspace"]
 
 
 class AttnWorkspace:
-    """One workspace of `attn up`: its people, and the key of one source."""
+    """One workspace of `attn up`: its users, and the key of one source."""
 
     def __init__(self, up: Up, workspace: str, topics: str) -> None:
         self.up, self.workspace = up, workspace
@@ -33,12 +33,12 @@ class AttnWorkspace:
         return list(self.call("GET", "/api/v1/inbox", params={"state": state, "limit": "500", **query}).json()["rows"])
 
     def item(self, source_id: str, **wanted: Any) -> dict[str, Any]:
-        """Waits for the item whose source id begins so and whose fields are as wanted."""
-        def found() -> dict[str, Any] | None:
+        """Waits for the item whose source id begins with `source_id` and whose fields have the wanted values."""
+        def match() -> dict[str, Any] | None:
             return next((item for item in self.items() if item["source_id"].startswith(source_id)
                          and all(item.get(name) == value for name, value in wanted.items())), None)
 
-        return dict(wait_for(found, 60, f"item {source_id} with {wanted}; have {self.items()}"))
+        return dict(wait_for(match, 60, f"item {source_id} with {wanted}; have {self.items()}"))
 
     def decide(self, item: dict[str, Any], option: str, user: str = "ann", **answer: Any) -> httpx.Response:
         return self.call("POST", f"/api/v1/inbox/{item['id']}/decision", user, json={
@@ -46,11 +46,11 @@ class AttnWorkspace:
 
     def decided(self, item: dict[str, Any], state: str) -> dict[str, Any]:
         """Waits until the latest decision of the item is in this state. Returns it."""
-        def found() -> dict[str, Any] | None:
+        def decision() -> dict[str, Any] | None:
             page = self.call("GET", "/org/me/decisions", params={"source_id": item["source_id"]}).json()["decisions"]
             return page[0] if page and page[0]["state"] == state else None
 
-        return dict(wait_for(found, 90, f"decision of {item['source_id']} {state}: {self._decisions(item)}"))
+        return dict(wait_for(decision, 90, f"decision of {item['source_id']} {state}: {self._decisions(item)}"))
 
     def _decisions(self, item: dict[str, Any]) -> Any:
         return self.call("GET", "/org/me/decisions", params={"source_id": item["source_id"]}).text[:2000]

@@ -49,7 +49,7 @@ def hitl_requests(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def tool_approvals(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Value and schema, made from the schema that LangChain 1.5.2 gives to the tool `send_mail`."""
+    """Returns a strategy of value and schema, by the schema that LangChain 1.5.2 generates for the tool `send_mail`."""
     allowed = draw(st.sets(st.sampled_from(DECISIONS), min_size=1))
     schema = json.loads(json.dumps(PEER_TYPES["send_mail"]))
     refs = {kind: {"$ref": f"#/$defs/{kind.capitalize()}Decision"} for kind in sorted(allowed)}
@@ -73,7 +73,7 @@ def ask_of(question: Question) -> Ask:
 
 @st.composite
 def answers_of(draw: st.DrawFn, question: Question) -> Answer:
-    """An answer that attn accepts for the question."""
+    """Returns a strategy of answers that attn accepts for the question."""
     ask = ask_of(question)
     option = draw(st.sampled_from(ask.options or []))
     form = {}
@@ -107,11 +107,11 @@ def _values_of(field: Any) -> st.SearchStrategy[Any]:
 
 
 def answers(draw: st.DrawFn, questions: Sequence[Question]) -> list[Answer]:
-    """One answer for each question."""
+    """Returns a strategy of answers, one for each question."""
     return [draw(answers_of(question)) for question in questions]
 
 
-# Schemas as Pydantic writes them for models with simple fields.
+# Schemas as Pydantic generates them for models with simple fields.
 _FIELDS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"type": st.just("string")}, optional={
         "minLength": st.integers(0, 3), "maxLength": st.integers(3, 9), "title": WORDS, "pattern": st.just("^a")}),
@@ -130,7 +130,7 @@ _OPTIONAL = _FIELDS.map(lambda field: {"anyOf": [field, {"type": "null"}], "defa
 
 @st.composite
 def response_schemas(draw: st.DrawFn) -> dict[str, Any]:
-    """A JSON Schema of an answer: an object with fields, or a single value."""
+    """Returns a strategy of JSON Schemas of an answer: an object with fields, or a single value."""
     defs = {"Color": {"type": "string", "enum": ["red", "green"], "title": "Color"}}
     if draw(st.booleans()):
         return {**draw(_FIELDS), "$defs": defs}

@@ -1,4 +1,4 @@
-"""Runs a connector in this process, on a thread of its own, as `attn connect` runs it."""
+"""Runs a connector in a thread of this process, as `attn connect` does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def langgraph_peer(*deployments: Deployment) -> Callable[[AttnClient], AbstractA
 
 
 class RunningConnector:
-    """A context manager; at its end the connector stops as after SIGTERM."""
+    """A context manager. At its end the connector stops as after SIGTERM."""
 
     def __init__(
         self, open_peer: Callable[[AttnClient], AbstractAsyncContextManager[Peer]], url: str, key: str,

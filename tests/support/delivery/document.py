@@ -1,4 +1,4 @@
-"""The receivers that docs/decisions.md shows, as programs."""
+"""Runs the receivers of docs/decisions.md as programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["done", "receiver_code", "start_receiver"]
 
 PAGE = Path(__file__).parents[3] / "docs" / "decisions.md"
 
-# Kills the program at a step of the first request or record after `killed` was written.
+# Prepended to the program, which kills itself at the step that KILL_AT names.
 _KILLER = """
 import os, signal, sqlite3 as _sqlite3
 STEP = os.environ.get("KILL_AT", "")
@@ -22,7 +22,7 @@ def _die(step):
     if step == STEP:
         os.kill(os.getpid(), signal.SIGKILL)
 """
-_STEPS = {  # text of the page -> what is run in its place
+_STEPS = {  # text of the page -> code that replaces it
     "        body = self.rfile.read(int(self.headers[\"content-length\"]))\n":
         "        body = self.rfile.read(int(self.headers[\"content-length\"]))\n        _die('read')\n",
     "        self.answer(200, {})\n":
@@ -38,14 +38,14 @@ _STEPS = {  # text of the page -> what is run in its place
 
 
 def receiver_code(kind: str) -> str:
-    """Returns the program of the page: "topic" or "http"."""
+    """Returns a program of the page; `kind`: "topic" or "http"."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     block, = [block for block in blocks if ("aiokafka" in block) == (kind == "topic")]
     return block
 
 
 def start_receiver(kind: str, database: Path, kill_at: str = "", **environment: Any) -> subprocess.Popen[bytes]:
-    """Starts the program of the page. `kill_at`: it kills itself at this step: read, checked, applied, confirmed."""
+    """Starts a program of the page. `kill_at`: the step at which it kills itself: read, checked, applied, confirmed."""
     code = receiver_code(kind)
     for text, replaced in _STEPS.items():
         code = code.replace(text, replaced)
@@ -57,7 +57,7 @@ def start_receiver(kind: str, database: Path, kill_at: str = "", **environment: 
 
 
 def done(database: Path) -> list[tuple[str, str, str]]:
-    """Returns what the receiver has applied: id, subject, option."""
+    """Returns the decisions that the receiver has applied: id, subject, option."""
     if not database.exists():
         return []
     with sqlite3.connect(database) as db:

@@ -1,4 +1,5 @@
-"""An HTTP receiver in this process, whose answers a test chooses. Raw sockets: it can also break HTTP."""
+"""An HTTP receiver in this process with responses chosen by the test. It uses raw sockets, so a response may be invalid
+HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ __all__ = ["Post", "Receiver", "answer", "receiver"]
 
 @dataclass
 class Post:
-    """One request."""
+    """A request that the receiver got."""
 
     path: str
     headers: dict[str, str]

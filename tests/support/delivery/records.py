@@ -87,13 +87,13 @@ async def send_decisions(settings: Settings, events: Iterable[DecisionEvent | by
 
 async def reports(settings: Settings) -> list[Report]:
     """Returns the distinct reports in the log, in its order."""
-    found: dict[str, Report] = {}
+    distinct: dict[str, Report] = {}
     for records in (await read(settings, LOG)).values():
         for record in records:
             for entry in decode_pack(record.value or b"").entries:
                 if isinstance(entry, Report):
-                    found.setdefault(entry.id, entry)
-    return list(found.values())
+                    distinct.setdefault(entry.id, entry)
+    return list(distinct.values())
 
 
 @contextlib.asynccontextmanager

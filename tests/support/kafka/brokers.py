@@ -1,4 +1,4 @@
-"""Apache Kafka for tests: one per pytest process, wiped before each test, and clusters for single tests."""
+"""Apache Kafka for tests: one broker per pytest process, emptied before each test, and clusters for single tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from schemas.topics import TOPICS
 
 __all__ = ["BOTH", "EMBEDDED_ONLY", "KAFKA_ONLY", "cluster", "only", "own", "shared", "wipe"]
 
-# Parameters of fixtures such as `stack`: a test runs on both, or on one of them.
+# Parameters of fixtures such as `stack`: a test runs on both brokers, or on one.
 EMBEDDED = pytest.param("embedded", marks=pytest.mark.skipif(
     binary() is None, reason="noida-db is not installed (pip install 'attn[embedded]')"))
 KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
@@ -42,10 +42,11 @@ def only(kind: Any, fixture: str = "stack") -> pytest.MarkDecorator:
 EMBEDDED_ONLY, KAFKA_ONLY = only(EMBEDDED), only(KAFKA)
 
 ADDRESS = "ATTN_TEST_KAFKA"
-IMAGE = "confluentinc/cp-kafka:8.1.0"  # Apache Kafka 4.1, in the packaging that testcontainers knows how to start
-# Test brokers live briefly: the slower compiler costs less CPU than the optimising one.
+IMAGE = "confluentinc/cp-kafka:8.1.0"  # Apache Kafka 4.1, in a packaging that testcontainers supports
+# Test brokers run briefly: without Java's optimising compiler they use less CPU.
 JVM = ("-XX:TieredStopAtLevel=1",)
-# Other nodes drop a killed node after 3 s, not 9: tests wait for it often. The cleaner polls every 0.2 s, not 15 s.
+# Other nodes drop a killed node after 3 s instead of 9: many tests wait for this. The cleaner polls every 0.2 s instead
+# of 15.
 QUICK = {
     "broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500", "log.cleaner.backoff.ms": "200",
 }
@@ -55,7 +56,8 @@ NOT_THERE = 3  # UNKNOWN_TOPIC_OR_PARTITION
 
 @asynccontextmanager
 async def shared(directory: Path) -> AsyncIterator[str]:
-    """Yields the address of a Kafka: ATTN_TEST_KAFKA, else in Docker, else by `ops.kafka`. Else skips the test."""
+    """Yields the address of a Kafka: that of ATTN_TEST_KAFKA, or one in Docker, or one of `ops.kafka`. If none can run,
+    skips the test."""
     if address := os.environ.get(ADDRESS):
         yield address
     elif _docker_answers():
@@ -78,23 +80,23 @@ def _docker_answers() -> bool:
 
 @asynccontextmanager
 async def cluster(directory: Path, brokers: int = 3, overrides: Mapping[str, str] = {}) -> AsyncIterator[Cluster]:
-    """Runs a cluster for one test by `ops.kafka`; its nodes may be killed. Skips the test where Kafka cannot run."""
+    """Runs a cluster of `ops.kafka` for one test, which may kill nodes. Skips the test where Kafka cannot run."""
     if why := missing():
-        pytest.skip(f"no Apache Kafka here: {why}; {ADDRESS} names one for tests that need no own")
+        pytest.skip(f"no Apache Kafka here: {why}; {ADDRESS} may name one for tests that need no own cluster")
     jvm = (*JVM, f"-XX:SharedArchiveFile={await _class_archive()}")
     kafka = Cluster(directory / "kafka", brokers, overrides=QUICK | dict(overrides), jvm=jvm)
     try:
         await kafka.start()
         yield kafka
     finally:
-        kafka.kill()  # its data is not needed any more
+        kafka.kill()  # no clean stop: its data is not used again
 
 
 async def _class_archive() -> Path:
-    """Returns the archive of Kafka's parsed classes (Java's AppCDS), made once per machine.
+    """Returns the archive of Kafka's parsed classes (Java's AppCDS), created once per machine.
 
-    A node that loads its classes from the archive starts with 2.9 s of CPU, not 4.4. Java ignores an archive of another
-    Java or of other jars.
+    With the archive a node starts with 2.9 s of CPU instead of 4.4. Java ignores an archive of other versions of Java
+    or of the jars.
     """
     version = hashlib.sha256(Path(jars.java()).resolve().read_bytes()).hexdigest()[:8]
     jar_directory = await asyncio.to_thread(jars.resolve)
@@ -130,7 +132,7 @@ async def own(kind: str, directory: Path) -> AsyncIterator[EmbeddedBroker | Clus
 
 
 async def wipe(bootstrap: str, patience: float = 30.0) -> None:
-    """Deletes attn's topics and groups. Returns when they are gone, so topics of the same names can be created."""
+    """Deletes attn's topics and groups. Returns once they are deleted and their names can be used again."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
     await admin.start()
     try:
@@ -147,7 +149,7 @@ def _is_ours(name: str) -> bool:
 
 
 async def _drop_topics(admin: AIOKafkaAdminClient) -> list[str]:
-    """Requests the deletion of attn's topics. Returns the topics that still existed: the broker deletes them later."""
+    """Requests the deletion of attn's topics. Returns those that still existed: the broker deletes them later."""
     names = [topic["topic"] for topic in await admin.describe_topics() if _is_ours(topic["topic"])]
     if names:
         for name, code, *_ in (await admin.delete_topics(names)).topic_error_codes:
@@ -156,7 +158,8 @@ async def _drop_topics(admin: AIOKafkaAdminClient) -> list[str]:
 
 
 async def _drop_groups(admin: AIOKafkaAdminClient) -> list[str]:
-    """Removes members and groups. Returns the groups that still existed: a killed consumer is a member for a while."""
+    """Removes members and groups. Returns the groups that still existed: a killed consumer stays a member until its
+    session timeout."""
     names = [name for name, _ in await admin.list_consumer_groups() if _is_ours(name)]
     for name in names:
         node = await admin.find_coordinator(name)

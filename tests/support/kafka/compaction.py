@@ -1,4 +1,4 @@
-"""Random results of a compaction of a partition's records."""
+"""Simulates the compaction of a partition with random results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Record = tuple[bytes, bytes | None, int]  # key, value, timestamp
 
 
 def compact(records: list[Record], until: int, chance: random.Random) -> list[Record]:
-    """Returns records that a compaction may leave.
+    """Returns the records that remain after a possible compaction.
 
-    Of records older than `until` it may remove each that a later such record of its key replaces, and a tombstone
-    without earlier records of its key.
+    A compaction considers records older than `until`. It may remove a record with a later such record of the same key,
+    and a tombstone without earlier records of its key.
     """
     left: list[Record] = []
     last = {key: number for number, (key, _, at) in enumerate(records) if at < until}

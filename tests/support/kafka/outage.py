@@ -1,5 +1,5 @@
-"""Three brokers, supervised workers and edges, a producer and feed readers: the stack of the broker fault tests, and
-the checks of its result."""
+"""The stack of the broker fault tests: three brokers, supervised workers and edges, a producer and feed readers. Also
+the checks of its results."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Rig:
         self._events = iter(self._load())
 
     def _load(self) -> list[dict[str, Any]]:
-        """Returns events of the last days, of every kind, in every workspace. Some are due while the tests run."""
+        """Returns events of the last days, of every type, in every workspace. Some items get due during the tests."""
         start = datetime.now(UTC).replace(second=0, microsecond=0) - SLOTS * SLOT - timedelta(minutes=45)
         return generate(7, 20_000, subjects=25, workspaces=tuple(self.workspaces), start=start)
 
@@ -97,7 +97,7 @@ class Rig:
         await eventually(self.ready, "all are ready", PATIENCE)
         for number, name in enumerate(self.edges):
             self.askers.append(asker := Asker(url := self.urls[name], self.home))
-            # Each follows one edge: no other edge can hide an error of its feed.
+            # Each follows a single edge: another edge could hide an error of its feed.
             self.followers.append(Follower(asker, [url], self.workspaces[number], READER, 500, number))
         self._tasks += [asyncio.create_task(follower.run(), name=follower.name) for follower in self.followers]
 
@@ -120,7 +120,7 @@ class Rig:
 
     @asynccontextmanager
     async def fed(self, rate: float = 25.0, without: str = "") -> AsyncIterator[Producer]:
-        """Runs a producer of all topics but `without`. At the end of the block all its records are acknowledged.
+        """Runs a producer for all topics except `without`. Waits at the end until all its records are acknowledged.
 
         `proven` checks that they are folded.
         """
@@ -132,7 +132,7 @@ class Rig:
             self.lines += producer.lines
 
     async def replayed(self, lines: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-        """Runs `attn replay` of events; the log may have them already."""
+        """Runs `attn replay` with events that the log may already have."""
         text = "".join(json.dumps(line) + "\n" for line in lines)
         return await asyncio.to_thread(
             attn, "replay", "-", "--kafka", self.kafka.bootstrap, cwd=self.home, stdin=text, timeout=PATIENCE)
@@ -142,7 +142,7 @@ class Rig:
         return list(islice(self._events, count))
 
     async def configured(self, name: str, **more: str) -> None:
-        """Sets attn's settings of a topic, changed by `more`. Names of settings have `_` in place of `.`."""
+        """Sets attn's topic settings, changed by `more`. Names have `_` in place of `.`."""
         (topic,) = (topic for topic in TOPICS if topic.name == name)
         config = topics.configs(topic, self.settings) | {word.replace("_", "."): value for word, value in more.items()}
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka)
@@ -197,7 +197,7 @@ class Rig:
             except (KafkaError, OSError, TimeoutError):
                 return False
 
-        await eventually(look, "others lead", PATIENCE)
+        await eventually(look, "other nodes lead", PATIENCE)
 
     async def back(self, *nodes: Node) -> None:
         """Starts nodes again and waits until all replicas are in sync."""
@@ -227,11 +227,11 @@ class Rig:
     async def proven(self) -> Seen:
         """Fails unless all acknowledged events are folded exactly once, and edges and feeds equal the model."""
         for task in self._tasks:
-            assert not task.done(), f"{task.get_name()} has ended: {task}"
+            assert not task.done(), f"{task.get_name()} has exited: {task}"
         seen = await eventually(self._folded, "everything acknowledged is folded", PATIENCE)
         check(seen, self.settings)
         event_ids = [fact.event_id for fact in seen.unique_facts() if not fact.derived]
-        assert len(event_ids) == len(set(event_ids)), "an event counted twice"
+        assert len(event_ids) == len(set(event_ids)), "an event was folded twice"
         sent = {f"{line['value']['source']} {line['value']['id']}" for line in self.lines}
         assert set(event_ids) == sent, f"{len(sent - set(event_ids))} lost, {len(set(event_ids) - sent)} never sent"
         assert not seen.letters

@@ -54,7 +54,7 @@ async def stack(tmp_path: Path, kafka: str | None = None, **given: Any) -> Async
 
 @contextlib.asynccontextmanager
 async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
-    """Runs a worker in this process. Stops it cleanly at the end, without a time limit that would exit pytest."""
+    """Runs a worker in this process and stops it cleanly. The stop has no time limit, which would exit pytest."""
     stop = asyncio.Event()
     task = asyncio.create_task(run(settings, stop, stop_seconds=None))
     try:
@@ -65,7 +65,8 @@ async def worker(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
 
 
 def spawn(settings: Settings, crash: str = "") -> Forked:
-    """Starts a worker process. `crash` "POINT:N": it kills itself at the Nth pass of POINT (see worker_process.py)."""
+    """Starts a worker process. `crash` "POINT:N": the process kills itself at the Nth pass of POINT, by
+    worker_process.py."""
     given = {
         f"ATTN_{name.upper()}": json.dumps(value) if isinstance(value, list | dict) else str(value)
         for name, value in settings.model_dump(include=settings.model_fields_set, mode="json").items()
@@ -74,7 +75,7 @@ def spawn(settings: Settings, crash: str = "") -> Forked:
 
 
 def handles_sigterm(process: Forked) -> bool:
-    """Returns whether the process has a handler for SIGTERM. Without one, during imports, the signal kills it."""
+    """Returns whether the process has a handler for SIGTERM. Before, during its imports, the signal kills it."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
     return bool(caught >> (signal.SIGTERM - 1) & 1)
@@ -169,7 +170,7 @@ class Seen:
 
 
 def packed(record: ConsumerRecord) -> Sequence[Any]:
-    """Returns the entries of a record of attn.log; none if it is no pack."""
+    """Returns the entries of a record of attn.log; none if the record is no pack."""
     try:
         return decode_pack(record.value or b"").entries
     except ValueError:
@@ -194,7 +195,7 @@ async def look(settings: Settings) -> Seen:
 
 
 async def caught_up(settings: Settings, sources: int) -> Seen | None:
-    """Returns all records once `sources` records are in the log or rejected and the log is folded; else None."""
+    """Returns all records once `sources` records are in the log or rejected, and the log is folded; else None."""
     log, views = await read(settings, LOG), await read(settings, VIEWS)
     distinct = {
         (event.ws, event.source, event.id) for records in log.values() for record in records
@@ -266,7 +267,7 @@ def _refold(fold: Fold, rows: dict[bytes, bytes], facts: list[Any], record: Cons
 
 
 def _check_batches(partition: int, seen: Seen) -> None:
-    """Fails unless positions increase, the last record is one, and the facts of a batch were written before it."""
+    """Fails unless positions increase, the last record is a position row, and facts were written before their batch."""
     last, facts = -1, deque(seen.unique_facts_with_times(partition))
     records = [record for record in seen.views[partition] if record.key != fence_key(partition)]
     assert not records or records[-1].key == position_key(partition)

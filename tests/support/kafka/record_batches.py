@@ -1,4 +1,4 @@
-"""Builds Kafka record batches byte by byte, valid and invalid ones, as of other clients or of a corrupt disk."""
+"""Builds Kafka record batches byte by byte: valid ones, and invalid ones as from faulty clients or a corrupt disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODECS: dict[int, Callable[[bytes], bytes]] = {
     2: snappy_encode,
     3: lz4_encode,
     4: lambda raw: bytes(cramjam.zstd.compress(raw)),
-    5: lambda raw: raw,  # no codec has these numbers
+    5: lambda raw: raw,  # unassigned codec numbers
     7: lambda raw: raw,
 }
 

@@ -1,4 +1,4 @@
-"""A producer that continues to send while brokers fail."""
+"""A producer that keeps sending while brokers fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.settings import Settings
 
 __all__ = ["PATIENCE", "Producer"]
 
-PATIENCE = 240.0  # seconds: three JVMs and five processes of attn on a busy machine
+PATIENCE = 240.0  # seconds; long enough for three JVMs and five processes of attn on a busy machine
 
 
 class Producer:
@@ -28,7 +28,7 @@ class Producer:
     def __init__(self, settings: Settings, lines: Iterable[dict[str, Any]], rate: float) -> None:
         self._out = AIOKafkaProducer(
             bootstrap_servers=settings.kafka, client_id="steady", acks="all", enable_idempotence=True,
-            # After this time without a leader aiokafka drops a batch, and its sequence numbers are wrong.
+            # aiokafka drops a batch after this time without a leader. Its later sequence numbers are then wrong.
             request_timeout_ms=int(PATIENCE * 1000),
         )
         self._source, self._rate = iter(lines), rate
@@ -57,7 +57,7 @@ class Producer:
     async def _send(self) -> None:
         for line in self._source:
             key = line["key"]
-            # Not awaited: the first record of a partition waits for its leader.
+            # Not awaited: the first record of a partition waits for the leader.
             sent = asyncio.create_task(self._send_event(
                 line["topic"], json.dumps(line["value"]).encode(), None if key is None else key.encode()))
             self.lines.append(line)

@@ -24,12 +24,12 @@ _READY_SECONDS = 60.0
 
 
 def alertmanager_program() -> Path:
-    """Returns the program. Its first build takes minutes."""
+    """Returns the path of the program. The first build takes minutes."""
     return go_binary(MODULE, VERSION, "./cmd/alertmanager", prepare=_add_page, env={"GOFLAGS": "-mod=mod"})
 
 
 def _add_page(source: Path) -> None:
-    """Writes the two pages that the program embeds: the module has no user interface since v0.32."""
+    """Writes the two pages that the program embeds. Since v0.32 the module lacks them."""
     for name in ("elm", "mantine"):
         page = source / "ui" / "app" / "dist" / name / "index.html"
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,8 @@ def rfc3339(seconds: float) -> str:
 
 
 class Alertmanager:
-    """One Alertmanager with a configuration file and a directory of state. It may be started and stopped repeatedly."""
+    """An Alertmanager process with a configuration file and a state directory. A test may start and stop it repeatedly.
+    """
 
     def __init__(self, home: Path, config: str, *flags: str) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ class Alertmanager:
             return False
 
     def stop(self, hard: bool = False) -> None:
-        """Stops it: by SIGTERM it writes its silences to disk, by SIGKILL it does not."""
+        """Stops the process: with SIGTERM it writes its silences to disk, with SIGKILL it does not."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
             self.process.wait(30)
@@ -95,7 +96,7 @@ class Alertmanager:
     def fire(
         self, *alerts: dict[str, str], annotations: dict[str, str] | None = None, started: float | None = None,
     ) -> None:
-        """Sends firing alerts, by their labels, as Prometheus does. `started`: seconds; default: when they arrive."""
+        """Sends firing alerts with these labels, as Prometheus does. `started`: seconds; default: time of arrival."""
         self._post("alerts", [
             {"labels": labels, "annotations": annotations or {}, "generatorURL": "http://prometheus.example/graph"}
             | ({} if started is None else {"startsAt": rfc3339(started)}) for labels in alerts])
@@ -108,11 +109,11 @@ class Alertmanager:
         return list(self._get("alerts"))
 
     def silences(self, *states: str) -> list[dict[str, Any]]:
-        """Returns the silences in these states; default: in force."""
+        """Returns the silences in these states; default: active ones."""
         return [one for one in self._get("silences") if one["status"]["state"] in (states or ("active", "pending"))]
 
     def silence(self, labels: dict[str, str], seconds: float, by: str = "ops", comment: str = "maintenance") -> str:
-        """Creates a silence as a person does at Alertmanager."""
+        """Creates a silence, as a user of Alertmanager does."""
         now = time.time()
         return str(self._post("silences", {
             "matchers": [{"name": name, "value": value, "isRegex": False} for name, value in labels.items()],

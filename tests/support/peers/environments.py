@@ -1,7 +1,8 @@
-"""Installs the systems that tests run attn against, from the package registries, into a cache outside of the checkout.
+"""Installs peers, the systems that tests run attn against, from package registries into a cache.
 
-The cache is `$XDG_CACHE_HOME/attn-peers` (default `~/.cache/attn-peers`): a peer is installed once for each list of
-versions. Several test processes may ask for one peer at once; a file lock lets one of them install it.
+The cache is `$XDG_CACHE_HOME/attn-peers` (default `~/.cache/attn-peers`), outside of the checkout. A peer is installed
+once for each list of versions. Several test processes may need a peer at the same time; a file lock lets one of them
+install it.
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ def go_binary(
     with _installing(directory) as needed:
         if needed:
             _run([go, "mod", "download", f"{module}@{version}"], directory, env)
-            found = _run([go, "env", "GOMODCACHE"], directory, env).strip()
+            cache = _run([go, "env", "GOMODCACHE"], directory, env).strip()
             source = directory / "source"
             shutil.rmtree(source, ignore_errors=True)
-            shutil.copytree(Path(found) / f"{_escaped(module)}@{version}", source)
+            shutil.copytree(Path(cache) / f"{_escaped(module)}@{version}", source)
             for path in [source, *source.rglob("*")]:
                 path.chmod(path.stat().st_mode | 0o200)  # modules of the cache are read-only
             if prepare is not None:

@@ -1,4 +1,4 @@
-"""A connector of GitHub against the stub, and decisions as `GET /org/me/decisions` lists them."""
+"""A GitHub connector with the stub of GitHub, and decisions as `GET /org/me/decisions` lists them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PRIVATE, PUBLIC = rsa_key()
 
 
 class KnownItems:
-    """The items of attn, as a test names them."""
+    """A client of attn whose items the test sets."""
 
     def __init__(self, *items: dict[str, Any]) -> None:
         self.all = list(items)
@@ -53,7 +53,7 @@ async def connected(
     stub: GithubStub, items: Any = None, app_key: str = "", token: str = TOKEN, grace: float = 0.0,
     repositories: Sequence[str] = (REPO,),
 ) -> AsyncIterator[GithubPeer]:
-    """A peer with a token and, with `app_key`, with an app too: a new process of the connector."""
+    """Yields a new connector with a token, and with an app if `app_key` is set. Simulates a new process."""
     github = GithubClient(stub.url, TokenAuthorizer(token))
     app = GithubClient(stub.url, AppAuthorizer(APP_ID, app_key)) if app_key else None
     options = SweepOptions(tuple(repositories), GithubOptions(ask_runs=True), grace=grace,
@@ -71,7 +71,7 @@ def decision_id(number: int) -> str:
 
 
 def decided(subject: str, does: str, at: float, number: int = 1, **more: Any) -> dict[str, Any]:
-    """A decision in state `sending`. `at`: seconds at which it was made."""
+    """Returns a decision in state `sending`. `at`: time of the decision in seconds."""
     return {
         "id": decision_id(number), "state": "sending", "kind": "waitpoint", "source": "/github", "source_id": subject,
         "question": {"id": subject, "digest": "0" * 64}, "does": does, "option": does, "comment": "looks good",

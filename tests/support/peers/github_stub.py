@@ -1,9 +1,9 @@
-"""A stub of GitHub's REST API on a real socket. No real GitHub can run here.
+"""A stub of GitHub's REST API on a real socket, because tests cannot run GitHub.
 
-Bodies are the examples of GitHub's published OpenAPI with the values of the test, and each answer is checked against
-its schema there, as is each request body. Rules are those that GitHub publishes: who may review, what a repeat gets,
-rate limits, ETags, pages, installation tokens of an app. `faults` make single requests fail, before or after they took
-effect.
+Response bodies are the examples of GitHub's published OpenAPI description with the values of the test. The stub checks
+request and response bodies by the schemas there. It follows GitHub's published rules: permission to review, repeated
+reviews, rate limits, ETags, pages, and installation tokens of an app. `faults` make single requests fail, before or
+after they took effect.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def stamp(seconds: float) -> str:
 
 @dataclass
 class Fault:
-    """What one request gets. `when`: before it takes effect, or after. `answer` None: the connection is closed."""
+    """The fault of one request. `when`: before or after it takes effect. `answer` None: the connection is closed."""
 
     when: str = "before"
     answer: tuple[int, dict[str, Any], dict[str, str]] | None = None
@@ -65,7 +65,7 @@ class Fault:
 
 @dataclass
 class Run:
-    """A workflow run. `waits`: environments by name, with the reviewers and the slugs of apps that must approve."""
+    """A workflow run. `waits`: environment -> the reviewers and the slugs of apps that must approve it."""
 
     id: int
     attempt: int = 1
@@ -80,7 +80,7 @@ class Run:
 
 
 class GithubStub:
-    """`user`: of the token. `app`: slug, public key of an app, or None. `now` returns seconds."""
+    """The server. `user`: owner of the token. `app`: slug and public key of an app, or None. `now` returns seconds."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.now = now
@@ -97,7 +97,7 @@ class GithubStub:
         self.broken = 0  # requests that a fault hit
         self.url = ""
 
-    # What happens at GitHub.
+    # --- actions at GitHub ---
 
     def run(self, number: int, **fields: Any) -> Run:
         began = self.now() - 120
@@ -129,14 +129,14 @@ class GithubStub:
             run.status = "in_progress"
 
     def review(self, run: Run, name: str, state: str, comment: str, user: str) -> None:
-        """A person, or the token's user, reviews a deployment."""
+        """Adds the review of a deployment by a user, or by the user of the token."""
         review = self._example("GET /repos/{owner}/{repo}/actions/runs/{run_id}/approvals")[0]
         review |= {"state": state, "comment": comment, "user": self._user(user)}
         review["environments"] = [review["environments"][0] | {"id": self.environments[name], "name": name}]
         run.approvals.append(review)
         self._pass(run, name, state)
 
-    # The API.
+    # --- the API ---
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -181,13 +181,13 @@ class GithubStub:
 
     async def _answer(self, name: str, request: web.Request) -> tuple[int, Any]:
         for operation, pattern in _ROUTES:
-            if found := pattern.fullmatch(name):
+            if match := pattern.fullmatch(name):
                 text = await request.read()
                 try:
                     body = json.loads(text) if text else None
                     if body is not None or "request" not in OPERATIONS[operation]:
                         _check(operation, "request", body)
-                    params = {key: unquote(value) for key, value in found.groupdict().items()}
+                    params = {key: unquote(value) for key, value in match.groupdict().items()}
                     answer = self._do(operation, params, dict(request.query), body, request)
                     if answer[0] == OPERATIONS[operation]["status"]:
                         _check(operation, "response", answer[1])
@@ -288,7 +288,7 @@ class GithubStub:
         own = self.prevent_self_review and run.actor == self.user
         return self.user in run.waits[name]["reviewers"] and not own
 
-    # Bodies.
+    # --- response bodies ---
 
     def _example(self, operation: str) -> Any:
         return copy.deepcopy(OPERATIONS[operation]["example"])

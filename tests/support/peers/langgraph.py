@@ -1,6 +1,6 @@
 """A real LangGraph server (`langgraph dev`) with the graphs of tests/data/langgraph, in a cached environment.
 
-The server is a test tool only: its licence is Elastic-2.0. It keeps its threads in the directory `home` over restarts.
+Only tests use the server: its licence is Elastic-2.0. It stores its threads in the directory `home`, over restarts.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _START_SECONDS = 120.0
 
 
 def peer_python() -> Path:
-    """Returns the interpreter of the peer's environment; the first call installs it, which takes up to some minutes."""
+    """Returns the interpreter of the environment. The first call installs the environment, which takes minutes."""
     return python_environment("langgraph", REQUIREMENTS)
 
 
 class LangGraph:
-    """One server on a port of its own."""
+    """One server process with its own port."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.port = home, free_port()
         self.effects_file = home / "effects.jsonl"
         self.process: subprocess.Popen[bytes] | None = None
         shutil.copytree(GRAPHS, home, dirs_exist_ok=True)
-        # Without kept connections: the server closes an idle one at the moment in which the next request uses it.
+        # Without keep-alive: the server may close an idle connection while the next request uses it.
         self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False,
                                  limits=httpx.Limits(max_keepalive_connections=0))
 
@@ -76,7 +76,7 @@ class LangGraph:
             return False
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """Ends the server and its children. SIGTERM lets it write its threads to disk."""
+        """Ends the server and its children. After SIGTERM the server writes its threads to disk."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signum)
             try:
@@ -86,7 +86,7 @@ class LangGraph:
                 self.process.wait(60)
 
     def ask(self, graph: str, input: Any, metadata: dict[str, Any] | None = None, **more: Any) -> str:
-        """Starts a thread and runs the graph until it waits or ends. Returns the thread's id."""
+        """Starts a thread and runs the graph until it waits or ends. Returns the id of the thread."""
         made = self.http.post("/threads", json={"metadata": metadata or {}})
         thread = str(made.json()["thread_id"])
         self.run(thread, graph, input, **more)
@@ -97,7 +97,7 @@ class LangGraph:
         assert answer.status_code == 200, answer.text
 
     def call_tools(self, graph: str, *calls: dict[str, Any]) -> str:
-        """Starts a thread of an agent whose model makes these calls. Returns the thread's id."""
+        """Starts a thread of an agent whose model makes these calls. Returns the id of the thread."""
         return self.ask(graph, {"messages": [{"role": "user", "content": json.dumps(calls)}]})
 
     def thread(self, thread: str) -> dict[str, Any]:
@@ -110,11 +110,11 @@ class LangGraph:
         return list(self.http.get(f"/threads/{thread}/runs?limit=100").json())
 
     def marked(self, thread: str) -> list[dict[str, Any]]:
-        """Returns the runs that decisions of attn have started."""
+        """Returns the runs that the connector has started for decisions."""
         return [run for run in self.runs(thread) if "attn_decision" in run["metadata"]]
 
     def respond(self, thread: str, interrupt: str, response: Any, **params: Any) -> dict[str, Any]:
-        """Answers beside attn."""
+        """Answers an interrupt directly at the server, without attn."""
         return dict(self.http.post(f"/threads/{thread}/commands", json={
             "id": 1, "method": "input.respond",
             "params": {"interrupt_id": interrupt, "response": response, **params}}).json())
@@ -123,8 +123,8 @@ class LangGraph:
         """Waits until no run of the thread is pending or running. Returns the thread."""
         def at_rest() -> dict[str, Any] | None:
             ended = all(run["status"] not in ("pending", "running") for run in self.runs(thread))
-            found = self.thread(thread)
-            return found if ended and found["status"] != "busy" else None
+            state = self.thread(thread)
+            return state if ended and state["status"] != "busy" else None
 
         return dict(wait_for(at_rest, seconds, f"thread {thread} at rest"))
 
@@ -135,7 +135,7 @@ class LangGraph:
         return [json.loads(line) for line in self.effects_file.read_text().splitlines()]
 
     def effects_of(self, *start: Any) -> list[Any]:
-        """Returns the effects that begin with `start`, without it."""
+        """Returns the effects that begin with `start`, without this beginning."""
         return [effect[len(start):] for effect in self.effects() if effect[: len(start)] == list(start)]
 
     def counts(self) -> Counter[str]:

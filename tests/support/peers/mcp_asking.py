@@ -1,4 +1,4 @@
-"""`attn up` with a key for `attn mcp`, its people, and the SDK's client over stdio and streamable HTTP."""
+"""`attn up` with users and a key for `attn mcp`, and clients of the MCP SDK over stdio and streamable HTTP."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 WS = "ws_mcp"
-# An answer is final after 0.3 s, and comes back unconfirmed after 4 s. People may resolve a waitpoint.
+# An answer is final after 0.3 s. Without confirmation it returns after 4 s. Users may resolve a waitpoint.
 SETTINGS = {"ATTN_UNDO_SECONDS": "0.3", "ATTN_DECISION_CONFIRM": "PT4S", "ATTN_SOURCE_MANAGED_KINDS": "escalation"}
-SECONDS = 200.0  # an `attn mcp` or a client takes half a minute to start on a machine that is ten times overcommitted
+SECONDS = 200.0  # `attn mcp` and clients take 30 s to start on a machine with ten times its load
 
 
 async def eventually(read: Callable[[], Awaitable[Any]], wanted: str, seconds: float = SECONDS) -> Any:
@@ -42,13 +42,13 @@ async def eventually(read: Callable[[], Awaitable[Any]], wanted: str, seconds: f
 
 
 def body(result: Any) -> dict[str, Any]:
-    """Returns the structured content of a result that is no error."""
+    """Returns the structured content of a result. Fails if the result is an error."""
     assert not result.is_error, result.content
     return dict(result.structured_content)
 
 
 class People:
-    """The people of a workspace of a running attn, and the keys of its agents."""
+    """The users of a workspace of a running attn, and the keys of its agents."""
 
     def __init__(self, up: Up, ws: str = WS) -> None:
         self.up, self.ws, self.url = up, ws, up.url
@@ -74,7 +74,7 @@ class People:
         return dict(await eventually(found, f"item {title!r} in state {state}"))
 
     async def decide(self, web: httpx.AsyncClient, title: str, option: str, **more: Any) -> httpx.Response:
-        """Answers the question with this title once it is there."""
+        """Waits for the question with this title and answers it."""
         item = await self.item(web, title)
         body = {"option": option, "digest": item["digest"], **more}
 
@@ -99,7 +99,7 @@ class People:
 
 @asynccontextmanager
 async def stdio_client(people: People, *flags: str, key: str | None = None, **more: Any) -> AsyncIterator[Client]:
-    """The SDK's client with its own `attn mcp` over stdin and stdout."""
+    """Yields a client of the SDK with its own `attn mcp` over stdin and stdout."""
     env = {**clean_env({}), "ATTN_URL": people.url, "ATTN_KEY": key or people.key}
     program, *arguments = [*COMMAND, "mcp", *flags]
     server = StdioServerParameters(command=program, args=arguments, env=env, cwd=people.up.home)
@@ -114,7 +114,7 @@ def stdio_servers() -> list[psutil.Process]:
 
 
 class McpHttpServer:
-    """`attn mcp --http` as a child process on a port of its own; it may be killed and started again."""
+    """The process of `attn mcp --http`. A test may kill it and start it again on the same port."""
 
     def __init__(self, people: People, *flags: str) -> None:
         self.people, self.flags, self.port = people, flags, free_port()
@@ -164,7 +164,7 @@ def mcp_http(people: People, *flags: str) -> Iterator[McpHttpServer]:
 async def http_client(
     server: McpHttpServer, key: str | None = None, source: str | None = None, **more: Any,
 ) -> AsyncIterator[Client]:
-    """The SDK's client over streamable HTTP with a key of attn as bearer."""
+    """Yields a client of the SDK over streamable HTTP with a key of attn as bearer token."""
     headers = {"authorization": f"Bearer {key or server.people.key}"} | ({"attn-source": source} if source else {})
     async with (
         create_mcp_http_client(headers=headers) as web,

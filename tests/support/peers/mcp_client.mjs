@@ -17,5 +17,5 @@ try {
 } catch (error) {
   console.log(JSON.stringify({ error: String(error), progress }));
 }
-await new Promise((resolve) => setTimeout(resolve, 1000)); // closing ends a cancellation that is being sent
+await new Promise((resolve) => setTimeout(resolve, 1000)); // a close would abort a cancellation that is being sent
 await client.close();

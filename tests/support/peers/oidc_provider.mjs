@@ -1,5 +1,5 @@
-// A certified OpenID provider (npm oidc-provider) on loopback. Configuration: JSON on stdin; prints its port.
-// /test/* is for the tests: accounts, keys, requests that the token endpoint got.
+// A certified OpenID provider (npm oidc-provider) on loopback. Reads its configuration as JSON from stdin and prints
+// its port. Tests use /test/* to change accounts and keys, and to read the requests to the token endpoint.
 import http from "node:http";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -37,7 +37,7 @@ function create(issuer) {
     rotateRefreshToken: true,
     ttl: { AccessToken: 3600, AuthorizationCode: config.codeSeconds ?? 60, IdToken: config.tokenSeconds ?? 300,
       RefreshToken: 86400, Interaction: 600, Session: 86400, Grant: 86400 },
-    // Without its dispatcher, which refuses loopback: attn's back-channel logout is there.
+    // Without its dispatcher, which refuses loopback addresses such as that of attn's back-channel logout.
     fetch: (url, { dispatcher, ...options }) => fetch(url, { ...options, signal: AbortSignal.timeout(5000) }),
     findAccount: async (_, id) => accounts[id] && {
       accountId: id, claims: async () => ({ sub: id, ...accounts[id] }) },

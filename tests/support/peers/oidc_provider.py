@@ -51,7 +51,7 @@ class Provider:
 def oidc_provider(
     accounts: Mapping[str, Mapping[str, Any]], base: str, **more: Any,
 ) -> Iterator[Provider]:
-    """Runs a provider with attn at `base` as its client. `more`: keys of the configuration, and `client` fields."""
+    """Runs a provider that has attn at `base` as its client. `more`: configuration keys, and `client` fields."""
     modules = npm_environment("oidc-provider", [PACKAGE])
     client = {
         "client_id": CLIENT, "client_secret": SECRET, "redirect_uris": [f"{base}/auth/callback"],
@@ -65,7 +65,7 @@ def oidc_provider(
         process.stdin.write(json.dumps({"modules": str(modules), "clients": [client], "accounts": accounts, **more}))
         process.stdin.close()
         line = process.stdout.readline()
-        assert line, "the provider did not start"
+        assert line, "the provider has not started"
         yield Provider(process, json.loads(line)["issuer"])
     finally:
         process.kill()
@@ -95,4 +95,4 @@ async def sign_in_at_provider(
         hidden = re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', answer.text)
         fields = {**dict(hidden), **({"login": user, "password": "x"} if 'name="login"' in answer.text else {})}
         answer = await browser.post(urljoin(str(answer.url), action[1]), data=fields)
-    raise AssertionError("the provider redirects without an end")
+    raise AssertionError("too many redirects of the provider")

@@ -1,7 +1,7 @@
-"""An edge as a process of its own: `edge_process.py [acknowledged]`. Settings come from `ATTN_*`.
+"""Runs an edge as a process: `edge_process.py [acknowledged]`. Settings: `ATTN_*` of the environment.
 
-With `acknowledged` the process kills itself when Kafka has acknowledged the first events sent over HTTP, before
-the process answers the request.
+With `acknowledged` the process kills itself once Kafka has acknowledged the first events sent over HTTP, before it
+answers the request.
 """
 
 from __future__ import annotations

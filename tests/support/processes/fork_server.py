@@ -2,8 +2,8 @@
 
 A process of attn needs 1 to 3 s of CPU for its imports, most of it for libraries. One server per pytest process
 imports the libraries once and forks for each program. A program is a separate process with its own pid, signals,
-environment and files. It imports the modules of attn itself: a missing import still fails. The tests of the wheel,
-of the image and of `attn up` start their processes by exec, as users do.
+environment and files. It imports the modules of attn itself, so a missing import still fails. The tests of the wheel,
+the image and `attn up` start processes by exec, as users do.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _server() -> socket.socket:
             [sys.executable, "-P", __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL)
     atexit.register(server.wait)
-    atexit.register(ours.close)  # runs first: the server ends with it
+    atexit.register(ours.close)  # the closed socket ends the server
     return ours
 
 
@@ -127,7 +127,7 @@ def _watch(request: dict[str, Any], files: list[int]) -> None:
     for file in files[1:]:
         os.close(file)
     null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):  # a pipe that the program holds ends with the program
+    for number in range(3):  # the server must not keep pipes of the program open
         os.dup2(null, number)
     with socket.socket(fileno=files[0]) as status:
         status.sendall(_NUMBER.pack(pid))

@@ -26,14 +26,14 @@ from ops.process.ports import free_port
 __all__ = ["UV", "Installed", "empty_environment", "event_goes_through", "install"]
 
 UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv") or "uv"
-# uv's error texts for an index that does not answer. Other failures are faults of attn.
+# Error texts of uv for an unreachable index. Other failures are errors of attn.
 OFFLINE = re.compile(r"error sending request|dns error|Could not connect|Failed to fetch|timed out|offline", re.I)
 SECONDS = 150.0  # timeout under load; a role is usually ready in 5 s
 WORKSPACE = "ws_installed"
 
 
 def install(*command: str | Path, env: Mapping[str, str] = {}) -> None:
-    """Runs a command that fetches packages. Without the index the test fails in CI and is skipped elsewhere."""
+    """Runs a command that downloads packages. Without the index, the test fails in CI and is skipped elsewhere."""
     done = subprocess.run(
         command, env={**_without_python(), **env}, capture_output=True, text=True, timeout=400)
     if done.returncode and OFFLINE.search(done.stderr) and not os.environ.get("CI"):
@@ -54,7 +54,7 @@ def _without_python() -> dict[str, str]:
 
 
 class Installed:
-    """Commands of one environment. Processes get `env` but no variable of the tests; `user` is their user id."""
+    """Runs commands of one environment. Processes get `env` and no variables of the tests. `user`: their user id."""
 
     def __init__(self, bin: Path, home: Path, env: Mapping[str, str] = {}, user: int | None = None) -> None:
         self.bin, self.home, self.user = bin, home, user

@@ -1,4 +1,4 @@
-"""Runs `attn rebuild`, killed at its Nth write (the claim is the first): `rebuild_process.py N ARGUMENTS...`."""
+"""Runs `attn rebuild` and kills it at its Nth write; the claim is the first: `rebuild_process.py N ARGUMENTS...`."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from streams.rebuild import rebuild
 
 left = int(sys.argv.pop(1))
 write = FencedProducer.write
-rebuild._CHUNK_BYTES = 1  # bytes: a batch a row
+rebuild._CHUNK_BYTES = 1  # bytes: each row is a batch
 
 
 async def dying(self: FencedProducer, *arguments: Any) -> int:

@@ -21,9 +21,8 @@ PARTS = ("worker", "edge", "history", "broker")
 
 
 def wait_for(holds: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Waits for a true value of `holds()` and returns it. Raises AssertionError after `seconds`.
-
-    It waits for at least 60 s: on a busy machine a shorter limit fails without a fault."""
+    """Waits for a true value of `holds()` and returns it. Raises AssertionError after `seconds`, but at least 60 s: a
+    busy machine may take longer than a shorter limit."""
     until = time.monotonic() + (seconds := max(seconds, 60))
     while not (value := holds()):
         assert time.monotonic() < until, f"{what}: not within {seconds} s"
@@ -32,9 +31,10 @@ def wait_for(holds: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class Up:
-    """`attn up` on one data directory and its ports. It may be started and stopped repeatedly; a file has its output.
+    """The process of `attn up`, with its data directory and ports. A test may start and stop it repeatedly. A file has
+    its output.
 
-    `kafka`: the address of a running Kafka, in place of the embedded broker.
+    `kafka`: address of a running Kafka that replaces the embedded broker.
     """
 
     def __init__(self, home: Path, *flags: str, env: Mapping[str, str] = {}, kafka: str | None = None) -> None:
@@ -54,7 +54,7 @@ class Up:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, ready: float | None = 120.0) -> float:
-        """Starts it and waits until it is ready, at most `ready` seconds (None: no wait). Returns the seconds."""
+        """Starts the process. Waits at most `ready` seconds until it is ready (None: no wait). Returns the seconds."""
         home = ["--data-dir", str(self.data_dir), "--port", str(self.port), "--kafka-port", str(self.kafka_port)]
         begun = time.monotonic()
         with self.output.open("ab") as output:
@@ -109,7 +109,7 @@ class Up:
     def wait_restarted(
         self, name: str, before: identity.ProcessIdentity, seconds: float = 120.0
     ) -> identity.ProcessIdentity:
-        """Waits until another process of this name runs and all are ready."""
+        """Waits until a new process of this name runs and all processes are ready."""
         wait_for(lambda: self.part(name) not in (None, before), seconds, f"{name} started again")
         self.wait_ready(seconds)
         process = self.part(name)
@@ -117,7 +117,7 @@ class Up:
         return process
 
     def stop(self, signum: int = signal.SIGTERM, seconds: float = 30.0) -> tuple[int, float]:
-        """Sends a signal and waits for the exit. Returns the exit code and the seconds it took."""
+        """Sends a signal and waits for the exit. Returns the exit code and the seconds."""
         assert self.process is not None
         begun = time.monotonic()
         self.process.send_signal(signum)
@@ -125,7 +125,7 @@ class Up:
         return code, time.monotonic() - begun
 
     def close(self) -> None:
-        """Ends all processes that still run. For fixtures."""
+        """Kills all processes that still run, at the end of a fixture."""
         if self.running:
             try:
                 self.stop()

@@ -32,7 +32,7 @@ def env_of(settings: Settings) -> dict[str, str]:
 
 
 def with_targets(settings: Settings, days: int) -> Settings:
-    """Returns settings with other priority targets. Most rows differ under them."""
+    """Returns settings with other priority targets. Most rows of the view differ with these settings."""
     return settings.model_copy(update={f"target_{name}": timedelta(days=days) for name in settings.priority_targets})
 
 
@@ -59,12 +59,12 @@ async def folded(stack: Stack) -> AsyncIterator[Settings]:
         await topics.ensure_topics(settings)
         await send(settings, LINES)
         async with worker(settings):
-            await eventually(lambda: caught_up(settings, len(LINES)), "all folded")
+            await eventually(lambda: caught_up(settings, len(LINES)), "all events are folded")
         yield settings
 
 
 async def corrupt(settings: Settings, partition: int, seed: int = 1) -> dict[str, dict[str, int]]:
-    """Writes a batch of wrong rows, as a foreign writer would. Returns the expected differences."""
+    """Writes a batch of wrong rows, as another writer might. Returns the expected differences."""
     rng = random.Random(seed)
     view = await read_view(settings, partition)
     assert view.position is not None
@@ -98,7 +98,7 @@ def same(one: dict[bytes, bytes], two: dict[bytes, bytes]) -> bool:
 
 
 def of_later(number: int) -> list[events.Line]:
-    """Returns events after those of `LINES`, with other ids."""
+    """Returns events that follow those of `LINES`, with other ids."""
     lines = events.generate(78, number, workspaces=WORKSPACES, subjects=40)
     for line in lines:
         line["value"]["id"] = "later-" + line["value"]["id"]

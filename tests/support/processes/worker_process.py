@@ -1,8 +1,8 @@
 """Runs a worker as a process that may kill itself at a chosen point: `worker_process.py [POINT:N]`.
 
 The process kills itself at the Nth pass of POINT:
-    claim    a partition is claimed, not read
-    loading  rows are read, the fold is not loaded
+    claim    a partition is claimed, its rows are not read
+    loading  rows are read, the fold has not loaded them
     facts    before facts are written
     rows     facts are durable, rows are not
     table    rows are durable, the table does not have them
@@ -44,7 +44,7 @@ def arm(crash: str) -> None:
             if not when(*args):
                 return await function(*args, **kwargs)
             left -= 1
-            this = left == 0  # decided before the await: two partitions may be in the call at once
+            this = left == 0  # computed before the await: two partitions may call this concurrently
             if before and this:
                 os.kill(os.getpid(), end)
             result = await function(*args, **kwargs)
