@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops.cli.capacity.component import Component, TooLarge
-from ops.cli.capacity.demand import GB, Demand
+from ops.cli.capacity.demand import GB, MB, Demand
 from ops.cli.capacity.edges import edge_changes_cores, size_edges, size_proxies
 from ops.cli.capacity.load import PARTITIONS_EACH, Load, load_of
 from ops.cli.capacity.skew import zipf
 from ops.cli.capacity.storage import replicas, size_brokers, size_clickhouse, size_history
 from ops.cli.capacity.unit_costs import UnitCosts
-from ops.cli.capacity.workers import MAX_PARTITIONS, fold_cores, size_workers, worker_memory
+from ops.cli.capacity.workers import MAX_PARTITIONS, fold_cores, rows_memory, size_workers
 from ops.errors import UserError
 
 __all__ = ["Limit", "Plan", "make_plan"]
@@ -98,7 +98,7 @@ def _plan(
 
 def _limits(load: Load, partitions: int, source_partitions: int, costs: UnitCosts) -> tuple[Limit, ...]:
     demand, largest, hottest = load.demand, load.shares.largest, load.shares.hottest(partitions)
-    memory, base = demand.worker_memory_gb * GB, worker_memory(load, 0.0, costs)
+    memory = demand.worker_memory_gb * GB - costs.worker_base_mb * MB
     clickhouse = load.events * costs.facts_per_event * costs.clickhouse_row_us / 1e6
     limits = [
         Limit("one core for the hottest partition", _factor(1.0, fold_cores(load, hottest, costs)),
@@ -106,7 +106,7 @@ def _limits(load: Load, partitions: int, source_partitions: int, costs: UnitCost
         Limit("one core for the largest workspace", _factor(1.0, fold_cores(load, largest, costs)),
               "divide the workspace"),
         Limit("memory of one worker for the hottest partition",
-              _factor(memory - base, worker_memory(load, hottest, costs) - base),
+              _factor(memory, hottest * rows_memory(load, costs)),
               "larger machines, shorter retention"),
         Limit("one edge for all readers of the largest workspace", _grown(lambda grown: (
             edge_changes_cores(load, largest, costs) * grown

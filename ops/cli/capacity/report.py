@@ -73,7 +73,7 @@ def show_simulation(setup: Setup, result: Result, breaks: float) -> None:
 
 
 def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"
+    return f"{value:,.0f}" if value >= 100 or not value else f"{value:.3f}" if value < 0.1 else f"{value:.3g}"
 
 
 def _amount(value: float, unit: str) -> str:

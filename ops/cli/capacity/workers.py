@@ -7,9 +7,10 @@ from ops.cli.capacity.demand import GB, MB
 from ops.cli.capacity.load import Load
 from ops.cli.capacity.unit_costs import UnitCosts
 
-__all__ = ["MAX_PARTITIONS", "fold_cores", "size_workers", "worker_cores", "worker_memory"]
+__all__ = ["MAX_PARTITIONS", "fold_cores", "rows_memory", "size_workers", "worker_cores", "worker_memory"]
 
 MAX_PARTITIONS = 1024  # of the setting ATTN_LOG_PARTITIONS
+_STANDBY_BYTES = 512 * MB  # ATTN_STANDBY_MEGABYTES
 # Powers of two and their halves between: partitions divide evenly, also after the number was doubled.
 _COUNTS = sorted({2 ** power for power in range(1, 9)} | {3 * 2 ** power for power in range(7)})
 
@@ -32,9 +33,15 @@ def worker_cores(load: Load, workers: int, costs: UnitCosts) -> float:
 
 
 def worker_memory(load: Load, share: float, costs: UnitCosts) -> float:
-    """Returns the bytes of memory of a worker with this share of the rows."""
+    """Returns the bytes of memory of a worker with this share of the rows, and with rows of others as a standby."""
+    rows = rows_memory(load, costs)
+    return costs.worker_base_mb * MB + share * rows + min(_STANDBY_BYTES, (1 - share) * rows)
+
+
+def rows_memory(load: Load, costs: UnitCosts) -> float:
+    """Returns the bytes of memory of all rows and event ids in workers."""
     row = load.demand.row_bytes + costs.worker_row_bytes
-    return costs.worker_base_mb * MB + share * (load.rows * row + load.digests * costs.worker_digest_bytes)
+    return load.rows * row + load.digests * costs.worker_digest_bytes
 
 
 def size_workers(load: Load, costs: UnitCosts) -> Component:
