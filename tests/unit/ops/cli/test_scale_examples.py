@@ -40,14 +40,14 @@ def unit_costs() -> str:
     return HEAD + "".join(lines)
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_an_example_prints_what_the_page_shows(number: int) -> None:
     command, shown = examples()[number]
     assert output(command) == shown
 
 
 def test_every_example_is_tested() -> None:
-    assert len(examples()) == 4
+    assert len(examples()) == 5
 
 
 def test_the_page_has_the_unit_costs_of_the_data_file() -> None:
