@@ -165,12 +165,12 @@ def _fold(events: Sequence[_Event], partitions: list[float], costs: UnitCosts) -
 
 
 def _deliver(
-    changes: Sequence[_Event], place: int, setup: Setup, shares: Sequence[float], costs: UnitCosts,
+    changes: Sequence[_Event], index: int, setup: Setup, shares: Sequence[float], costs: UnitCosts,
     delays: list[float],
 ) -> float:
     """Adds the delay of each event that an edge sends to streams. Returns the CPU of the edge in seconds.
 
-    `changes` of its range, in order; `place` among the edges of the range. The edge has the streams of its workspaces:
+    `changes` of its range, in order; `index` among the edges of the range. The edge has the streams of its workspaces:
     nginx hashes the workspace.
     """
     each_range = setup.edges // setup.ranges
@@ -186,7 +186,7 @@ def _deliver(
         while last < len(changes) and changes[last].done <= start:
             event = changes[last]
             used += change
-            if event.rank % each_range == place:
+            if event.rank % each_range == index:
                 streams = shares[event.rank] * setup.streams if event.rank >= 0 else small
                 used += min(streams, limit) * frame
                 readers.append(event)
