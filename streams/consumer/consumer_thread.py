@@ -24,7 +24,7 @@ from mode.threads import ServiceThread
 
 __all__ = ["Consumer", "RebalanceThread", "install"]
 
-_CANCEL_SECONDS = 0.005  # by then aiokafka has cancelled its fetches
+_CANCEL_SECONDS = 0.02  # by then aiokafka has cancelled its fetches
 _WAIT_MS = 1500  # Faust's fetch_max_wait_ms, which cannot be configured
 _SHORT_WAIT_MS = 50  # during a rebalance and _SHORT_WAITS_SECONDS after it
 _SHORT_WAITS_SECONDS = 3.0

@@ -178,7 +178,7 @@ class StandbyReader:
             else:
                 behind += 1
         metrics.STANDBY_PARTITIONS.set(len(self._replicas) - behind)
-        if not behind and not self._reported:
+        if self._replicas and not behind and not self._reported:
             self._reported = True
             rows = sum(len(self._views.store.rows(partition)) for partition in self._replicas)
             log.info("standby rows of %d partitions are current: %d rows, %d MiB", len(self._replicas), rows,
