@@ -56,7 +56,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     try:
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # Streams and long polls end first, because the server waits for open ones (FINDINGS).
+        # Streams and long polls end first, because the server waits for open ones.
         edge.long_polls.close()
         if stop.is_set():
             await edge.connections.drain(settings.drain_seconds)

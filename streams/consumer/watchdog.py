@@ -1,6 +1,6 @@
 """Watches the progress of a Faust consumer: compares its positions with the end offsets of the broker every second.
 
-Faust's consumer can stall without an error: after a broker restart, after a rebalance, after days (FINDINGS). Only
+Faust's consumer can stall without an error: after a broker restart, after a rebalance, after days. Only
 offsets that move show that it is alive. The watchdog first has missing records read again; if that does not help, it
 raises and the worker stops.
 """

@@ -176,7 +176,7 @@ class Ringer:
         self._last: dict[str, float] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
 
-    def ring(self, topic: str) -> None:
+    def notify(self, topic: str) -> None:
         """Wakes the consumers of the topic, at once or within 1 ms."""
         bell, loop = bell_of(topic), asyncio.get_running_loop()
         if bell in self._due:
@@ -224,7 +224,7 @@ class _RingingProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has 
         return self._ring_after(topic, await super().send_batch(batch, topic, partition=partition))
 
     def _ring_after(self, topic: str, answer: asyncio.Future[Any]) -> asyncio.Future[Any]:
-        answer.add_done_callback(lambda _: self._ringer.ring(topic))
+        answer.add_done_callback(lambda _: self._ringer.notify(topic))
         return answer
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """The connector of LangGraph deployments: finds waiting threads, closes items whose question has gone, and answers.
 
 A sweep reads all threads that wait, `interrupted` ones and failed ones, and compares them with the open items of attn.
-LangGraph's webhook says nothing about interrupts (ASKING-FACTS §0.6), so a webhook only starts a sweep.
+LangGraph's webhook says nothing about interrupts, so a webhook only starts a sweep.
 """
 
 from __future__ import annotations

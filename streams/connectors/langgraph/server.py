@@ -1,7 +1,7 @@
 """Client of a LangGraph server's REST API: waiting threads, runs with a mark, and answers by interrupt id.
 
-The client never resumes a thread by a bare value or by `runs`: such an answer may reach another question
-(ASKING-FACTS §0.1). `input.respond` checks the id when the server takes the command, and `__pregel_strict_resume`
+The client never resumes a thread by a bare value or by `runs`: such an answer may reach another question.
+`input.respond` checks the id when the server takes the command, and `__pregel_strict_resume`
 (`strict_resume` of LangGraph's SDK) checks it once more when the run starts. Without the second check a repeated
 answer answers the next question of the same node: measured with langgraph 1.2.24.
 """

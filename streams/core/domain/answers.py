@@ -1,7 +1,7 @@
 """Checks a person's answer against the ask: option, form, edited arguments, comment (CONTRACT §7, status 422).
 
 The edge checks before it appends a vote, and the fold checks again: an ask may change between the two. A source that
-gets a badly shaped answer may never resume (ASKING-FACTS §0.2), hence nothing is sent that does not fit.
+gets a badly shaped answer may never resume, hence nothing is sent that does not fit.
 """
 
 from __future__ import annotations

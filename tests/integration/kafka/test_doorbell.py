@@ -45,7 +45,7 @@ async def waits(bell: Bell, seconds: float = _LONG) -> asyncio.Task[bool]:
 async def test_a_ring_wakes_the_consumers_of_the_topic_and_no_others(bells: Path) -> None:
     log, views = bell_for(bells, "attn.log"), bell_for(bells, "attn.views")
     for_log, for_views = await waits(log), await waits(views)
-    Ringer(opened(bells)).ring("attn.log")
+    Ringer(opened(bells)).notify("attn.log")
     assert await for_log
     assert not for_views.done()
     for_views.cancel()
@@ -53,7 +53,7 @@ async def test_a_ring_wakes_the_consumers_of_the_topic_and_no_others(bells: Path
 
 async def test_all_source_topics_have_one_bell(bells: Path) -> None:
     waiting = await waits(bell_for(bells, "waitpoints", "escalations"))
-    Ringer(opened(bells)).ring("plans")
+    Ringer(opened(bells)).notify("plans")
     assert await waiting
     assert len(os.listdir(bells)) == 1
 
@@ -64,7 +64,7 @@ async def test_a_wait_without_a_ring_ends_by_itself(bells: Path) -> None:
 
 async def test_a_ring_before_the_wait_ends_it_at_once_and_only_once(bells: Path) -> None:
     bell = bell_for(bells, "attn.log")
-    Ringer(opened(bells)).ring("attn.log")
+    Ringer(opened(bells)).notify("attn.log")
     assert await bell.wait(_LONG)
     assert not await bell.wait(0.0)
 
@@ -72,7 +72,7 @@ async def test_a_ring_before_the_wait_ends_it_at_once_and_only_once(bells: Path)
 async def test_several_waits_of_one_consumer_end_with_one_ring(bells: Path) -> None:
     bell = bell_for(bells, "attn.log")
     waiting = [await waits(bell) for _ in range(3)]
-    Ringer(opened(bells)).ring("attn.log")
+    Ringer(opened(bells)).notify("attn.log")
     assert any(await asyncio.gather(*waiting))
 
 
@@ -83,7 +83,7 @@ async def test_a_cancelled_wait_leaves_the_bell_usable(bells: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     again = await waits(bell)
-    Ringer(opened(bells)).ring("attn.log")
+    Ringer(opened(bells)).notify("attn.log")
     assert await again
 
 
@@ -112,7 +112,7 @@ async def test_a_socket_of_a_dead_process_is_removed(bells: Path) -> None:
     dead.bind(opened(bells).address("attn.log@1-0"))
     dead.close()
     alive = await waits(bell_for(bells, "attn.log"))
-    Ringer(opened(bells)).ring("attn.log")
+    Ringer(opened(bells)).notify("attn.log")
     assert await alive
     assert not (bells / "attn.log@1-0").exists()
 
@@ -120,7 +120,7 @@ async def test_a_socket_of_a_dead_process_is_removed(bells: Path) -> None:
 async def test_a_file_that_is_no_socket_is_harmless(bells: Path) -> None:
     (bells / "attn.log@9-9").write_text("no socket")
     alive = await waits(bell_for(bells, "attn.log"))
-    Ringer(opened(bells)).ring("attn.log")
+    Ringer(opened(bells)).notify("attn.log")
     assert await alive
 
 
@@ -146,7 +146,7 @@ async def test_a_long_path_of_the_directory_is_no_obstacle(tmp_path: Path) -> No
     path = tmp_path / ("d" * 100) / ("e" * 100)
     doorbell.make_directory(path, wanted=True)
     waiting = await waits(bell_for(path, "attn.log"))
-    Ringer(opened(path)).ring("attn.log")
+    Ringer(opened(path)).notify("attn.log")
     assert await waiting
 
 

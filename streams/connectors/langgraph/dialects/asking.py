@@ -2,7 +2,7 @@
 
 A dialect reads the value of an interrupt and returns a `Reading`. The same reading turns answers into the value that
 the graph is resumed with. It raises Misfit in place of a value that the graph might not accept: one wrongly shaped
-value can make a thread fail for ever (ASKING-FACTS §0.2).
+value can make a thread fail for ever.
 """
 
 from __future__ import annotations

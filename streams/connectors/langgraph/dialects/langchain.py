@@ -1,7 +1,7 @@
 """Dialects of LangChain's `HumanInTheLoopMiddleware`: `HITLRequest` (all calls of a turn) and `ToolApprovalRequest`.
 
 A `HITLRequest` becomes a batch: one question for each call, and one resume value `{"decisions": [...]}` with as many
-decisions in the same order. Another count or shape makes the thread fail for ever (ASKING-FACTS §0.2, §0.3).
+decisions in the same order. Another count or shape makes the thread fail for ever.
 A `ToolApprovalRequest` is one question; its `response_schema` says which decisions are allowed.
 """
 
