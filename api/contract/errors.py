@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["NO_STORE", "ApiError"]
+__all__ = ["NO_STORE", "PARTITION_HEADER", "ApiError", "Misdirected"]
 
 # Header of every response with user data: caches must not store it.
 NO_STORE = {"cache-control": "no-store"}
+# Header of a 421: the partition of the workspace. A load balancer sends the request to an edge that serves it.
+PARTITION_HEADER = "attn-partition"
 
 
 class ApiError(Exception):
@@ -21,3 +23,14 @@ class ApiError(Exception):
         super().__init__(error)
         self.status, self.headers = status, headers
         self.body = {"error": error, **details}
+
+
+class Misdirected(ApiError):
+    """421 Misdirected Request (RFC 9110): another edge serves the partition of the workspace.
+
+    The edge has changed nothing, so a load balancer may send the same request to another edge.
+    """
+
+    def __init__(self, partition: int) -> None:
+        super().__init__(421, "another edge serves this workspace", {
+            "retry-after": "1", PARTITION_HEADER: str(partition)})

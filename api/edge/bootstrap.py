@@ -48,18 +48,23 @@ class Bootstrap:
         loading = InitialState(self._settings.resume_bytes, self._horizon())
         starts = await self._edge.broker_health.retry_until_answered(lambda: consumer.beginning_offsets(tps))
         number = 0
-        async for record in self._read_to_end(consumer, tps, starts):
-            number += 1
-            self._add_record(record, loading)
+        async for records in self._read_to_end(consumer, tps, starts):
+            number += len(records)
+            self._add_records(records, loading)
         await self._wait_for_owners(consumer, loading)
         await self._load_replica(loading)
         _log.info("view loaded", records=number, rows=self._edge.replica.row_count(),
                   seconds=round(time.monotonic() - begun, 2))
 
-    def _add_record(self, record: _Record, loading: InitialState) -> None:
-        batch = self._assemblers[record.partition].add(record.key or b"", record.value, record.timestamp)
-        if batch is not None:
-            loading.add(batch)
+    def _add_records(self, records: Iterable[_Record], loading: InitialState) -> None:
+        """Adds records of one partition."""
+        assembler = None
+        for record in records:
+            if assembler is None:
+                assembler = self._assemblers[record.partition]
+            batch = assembler.add(record.key or b"", record.value, record.timestamp)
+            if batch is not None:
+                loading.add(batch)
 
     async def _wait_for_owners(self, consumer: AIOKafkaConsumer, loading: InitialState) -> None:
         """Waits until each partition with stale rows was repaired.
@@ -79,8 +84,8 @@ class Bootstrap:
                 _log.warning("stale rows in attn.views: waiting until a worker repairs these partitions",
                              partitions=sorted(unsure))
             reported = True
-            for record in iter_records(await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)):
-                self._add_record(record, loading)
+            for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)).values():
+                self._add_records(records, loading)
 
     async def _load_replica(self, loading: InitialState) -> None:
         state, batches = loading.finish()
@@ -102,14 +107,15 @@ class Bootstrap:
                 position = self._edge.replica.position_of(tp.partition)
                 self._edge.case_events.set_known_after(tp.partition, (position << CURSOR_BITS) - 1)
         seen: set[int] = set()
-        async for record in self._read_to_end(consumer, tps, starts):
-            fact = parse_fact(record)
-            if fact is None:
-                continue
-            if record.partition not in seen and starts[TopicPartition(FACTS, record.partition)] > 0:
-                self._edge.case_events.set_known_after(record.partition, (fact.pos << CURSOR_BITS) - 1)
-            seen.add(record.partition)
-            self._edge.add_fact(record.partition, fact)
+        async for records in self._read_to_end(consumer, tps, starts):
+            for record in records:
+                fact = parse_fact(record)
+                if fact is None:
+                    continue
+                if record.partition not in seen and starts[TopicPartition(FACTS, record.partition)] > 0:
+                    self._edge.case_events.set_known_after(record.partition, (fact.pos << CURSOR_BITS) - 1)
+                seen.add(record.partition)
+                self._edge.add_fact(record.partition, fact)
 
     async def _facts_from(
         self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]
@@ -125,8 +131,9 @@ class Bootstrap:
 
     async def _read_to_end(
         self, consumer: AIOKafkaConsumer, tps: list[TopicPartition], starts: dict[TopicPartition, int]
-    ) -> AsyncIterator[_Record]:
-        """Yields the records from `starts` to the end offsets at the time of the call."""
+    ) -> AsyncIterator[list[_Record]]:
+        """Yields the records from `starts` to the end offsets at the time of the call: lists of one partition each, of
+        at most `_STEP` records, and a turn of the event loop after each list."""
         ends = await self._edge.broker_health.retry_until_answered(lambda: consumer.end_offsets(tps))
         consumer.assign(tps)
         for tp in tps:
@@ -136,9 +143,9 @@ class Bootstrap:
             records = await consumer.getmany(*behind, timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
             if records:
                 self._edge.broker_health.record_success()
-            for number, record in enumerate(iter_records(records)):
-                yield record
-                if number % _STEP == 0:
+            for fetched in records.values():
+                for start in range(0, len(fetched), _STEP):
+                    yield fetched[start:start + _STEP]
                     await asyncio.sleep(0)
             behind = {tp for tp in behind if await consumer.position(tp) < ends[tp]}
 

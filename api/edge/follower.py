@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from api import metrics
 from api.edge.bootstrap import MAX_POLL_RECORDS, POLL_MS, Bootstrap, iter_records, parse_fact
 from api.edge.index_builder import TIME_SLICE
-from api.edge.initial_state import BatchAssembler
+from api.edge.initial_state import KEPT_PREFIXES, UNSERVED_PREFIXES, BatchAssembler
 from api.edge.publish_traces import publish_traces
 from api.edge.services import Edge
 from schemas.scalars import SECOND
@@ -45,9 +45,13 @@ class TopicFollower:
 
     def __init__(self, edge: Edge, settings: Settings) -> None:
         self._edge, self._settings = edge, settings
-        self._views = [TopicPartition(VIEWS, number) for number in sorted(edge.replica.served)]
+        # All partitions: sessions, keys and links of every workspace are known to every edge.
+        self._views = [TopicPartition(VIEWS, number) for number in range(edge.replica.partitions)]
         self._facts = [TopicPartition(FACTS, number) for number in sorted(edge.replica.served)]
-        self._assemblers = {tp.partition: BatchAssembler(tp.partition) for tp in self._views}
+        self._assemblers = {
+            tp.partition: BatchAssembler(
+                tp.partition, KEPT_PREFIXES if tp.partition in edge.replica.served else UNSERVED_PREFIXES)
+            for tp in self._views}
         self._timestamps: dict[TopicPartition, float] = {}  # of the last record read, in seconds
         self._ends: dict[TopicPartition, int] = {}
         self._clocks: dict[int, int] = {}  # of the newest batch, by partition

@@ -22,11 +22,15 @@ from api.readmodel.access.sessions import ACCESS_PREFIXES
 from api.readmodel.workspace import PREFIXES
 from schemas.views import PositionRow, apply_changes, decode_row
 
-__all__ = ["BatchAssembler", "InitialState", "ViewBatch"]
+__all__ = ["KEPT_PREFIXES", "UNSERVED_PREFIXES", "BatchAssembler", "InitialState", "ViewBatch"]
 
 _Rows = list[tuple[bytes, bytes | None]]
 _OVERHEAD = 150  # bytes that Python adds to a buffered record
 _POSITION = b"~:"
+
+# An edge keeps the rows of access of every partition (`Replica.load_steps`), and all others of those that it serves.
+KEPT_PREFIXES = PREFIXES | ACCESS_PREFIXES
+UNSERVED_PREFIXES = ACCESS_PREFIXES | {b"x:"}
 
 
 class ViewBatch(NamedTuple):
@@ -38,14 +42,13 @@ class ViewBatch(NamedTuple):
     position: PositionRow
     size: int
 
-_KEPT = PREFIXES | ACCESS_PREFIXES
-
 
 class BatchAssembler:
     """Assembles the records of one partition into batches. The position row ends a batch."""
 
-    def __init__(self, partition: int) -> None:
-        self._partition = partition
+    def __init__(self, partition: int, kept: frozenset[bytes] = KEPT_PREFIXES) -> None:
+        """`kept`: prefixes of the keys of the rows that the edge keeps."""
+        self._partition, self._kept = partition, kept
         self._rows: _Rows = []
         self._size = 0
         self._at: int | None = None
@@ -60,7 +63,7 @@ class BatchAssembler:
             batch = ViewBatch(at if self._at is None else self._at, self._partition, self._rows, position, self._size)
             self._rows, self._size, self._at = [], 0, None
             return batch
-        if key[:2] in _KEPT:
+        if key[:2] in self._kept:
             self._at = at if self._at is None else self._at
             self._rows.append((key, value))
             self._size += len(key) + len(value or b"") + _OVERHEAD

@@ -19,7 +19,7 @@ from api.commands.command_log import CommandLog
 from api.commands.key_usage import KeyUsage
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
 from api.commands.visibility_barrier import VisibilityBarrier
-from api.contract.errors import ApiError
+from api.contract.errors import ApiError, Misdirected
 from api.edge.broker_health import BrokerHealth
 from api.edge.index_builder import IndexBuilder
 from api.edge.session_usage import SessionUsage
@@ -192,15 +192,19 @@ class Edge:
             return problem or "the view has not caught up yet"
         return self.lag.not_ready_reason(time.monotonic(), self.clock()) or ""
 
+    def require_served(self, workspace_id: str) -> None:
+        """Raises Misdirected if another edge serves the workspace."""
+        if not self.replica.serves(workspace_id):
+            raise Misdirected(self.replica.partition(workspace_id))
+
     async def workspace(self, reader: Reader, *families: str) -> Workspace:
         """Returns the reader's workspace with indexes of these families (`api.readmodel.indexes`).
 
-        Raises ApiError 503 if the view has not caught up yet or another edge serves the workspace.
+        Raises ApiError 503 if the view has not caught up yet, and Misdirected if another edge serves the workspace.
         """
         if not self.ready:
             raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
-        if not self.replica.serves(reader.workspace_id):
-            raise ApiError(503, "another edge serves this workspace", {"retry-after": "1"})
+        self.require_served(reader.workspace_id)
         while (known := self.replica.find_workspace(reader.workspace_id)) is not None:
             await self._builders.build(known, frozenset(families))
             # Otherwise the workspace became empty and was created again.

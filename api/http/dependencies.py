@@ -101,6 +101,7 @@ async def _authenticate(request: Request) -> Caller:
     except Unauthorized as error:
         raise ApiError(401, str(error), {"www-authenticate": "Bearer"}) from None
     mark_authenticated(request.scope)
+    get_edge(request).require_served(caller.workspace_id)
     return caller
 
 

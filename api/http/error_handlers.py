@@ -12,13 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.commands.command_log import CommandUndecided
-from api.contract.errors import NO_STORE, ApiError
+from api.contract.errors import NO_STORE, ApiError, Misdirected
 from api.contract.requests import WORDED
 from api.http.dependencies import get_edge
 from api.live.connections import RETRY_AFTER, TooManyConnections
 
 __all__ = ["add_error_handlers"]
 
+# A load balancer sets it that sends a request to the right edge after a 421 (ops/deploy/nginx/ranges.conf).
+RANGES_HEADER = "attn-ranges"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _log = structlog.get_logger("attn.edge")
@@ -30,7 +32,8 @@ def _answer(status: int, body: object, headers: Mapping[str, str] | None = None)
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    if error.status == 503 and "text/event-stream" in request.headers.get("accept", ""):
+    waits = error.status == 503 or (isinstance(error, Misdirected) and RANGES_HEADER not in request.headers)
+    if waits and "text/event-stream" in request.headers.get("accept", ""):
         # EventSource stops after an error status, but reconnects after a stream that ends.
         return Response(get_edge(request).connections.retry_field().raw, 200, NO_STORE, "text/event-stream")
     return _answer(error.status, error.body, error.headers)

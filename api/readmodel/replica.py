@@ -9,9 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
-from api.readmodel.access.sessions import AccessIndex
+from api.readmodel.access.sessions import ACCESS_PREFIXES, AccessIndex
 from api.readmodel.access.source_keys import SourceKeys
 from api.readmodel.changes import Changes, ItemChange
 from api.readmodel.rollback import workspace_as_of
@@ -30,6 +28,7 @@ from schemas.views import (
     SourceKeyRow,
     cursor_of,
     decode_row_or_none,
+    workspace_of,
 )
 
 __all__ = ["AppliedBatch", "MissedBatches", "Replica", "WorkspaceUpdate", "apply_changes_to_past"]
@@ -42,6 +41,8 @@ _OVERHEAD = 250
 # snapshot is cheaper.
 MAX_MISSED = 20_000
 _FRAME = (1 << CURSOR_BITS) - 1
+_ACCESS_KINDS = ACCESS_PREFIXES | {b"x:"}
+_STEP = 50  # rows that `load_steps` loads in one step
 
 
 @dataclass(slots=True)
@@ -97,7 +98,11 @@ class _Partition:
 
 
 class Replica:
-    """All workspaces of the partitions that this edge serves."""
+    """All workspaces of the partitions that this edge serves, and the rows of access of all partitions.
+
+    A session may enter workspaces of several partitions, and a key or a link does not name its workspace. Therefore
+    every edge knows those of all workspaces.
+    """
 
     def __init__(self, partitions: int, served: Collection[int] | None = None, resume_bytes: int = 64 << 20) -> None:
         self.partitions = partitions
@@ -105,7 +110,7 @@ class Replica:
         self.retained_bytes = 0  # bytes
         self.access = AccessIndex()
         self._resume_bytes = resume_bytes
-        self._partitions = {number: _Partition() for number in self.served}
+        self._partitions = {number: _Partition() for number in range(partitions)}
         self._workspaces: dict[str, Workspace] = {}
         self._batches: deque[AppliedBatch] = deque()
         self._recent: dict[str, deque[AppliedBatch]] = {}
@@ -122,15 +127,22 @@ class Replica:
             pass
 
     def load_steps(self, partition: int, rows: Mapping[bytes, bytes], position: PositionRow) -> Iterator[None]:
-        """Loads the first state of a partition, one row a step."""
-        part = self._partitions[partition]
+        """Loads the first state of a partition, `_STEP` rows a step. The rows may be those of other partitions."""
+        part, served = self._partitions[partition], partition in self.served
         keys: dict[str, list[bytes]] = {}
-        for key, raw in rows.items():
-            if self.access.apply(key, raw):
-                yield
-            elif key[:2] in PREFIXES:
+        for number, (key, raw) in enumerate(rows.items()):
+            kind = key[:2]
+            if kind in _ACCESS_KINDS:
+                self.access.apply(key, raw)
+            if served and kind in PREFIXES:
                 part.rows[key] = raw
-                keys.setdefault(_decode_workspace_id(raw).ws, []).append(key)
+                name = workspace_of(raw)
+                own = keys.get(name)
+                if own is None:
+                    keys[name] = [key]
+                else:
+                    own.append(key)
+            if number % _STEP == 0:
                 yield
         for name, own in keys.items():
             workspace = self._workspaces[name] = Workspace(name, part.rows)
@@ -149,13 +161,16 @@ class Replica:
         batch = AppliedBatch(partition, part.at, position.position)
         if batch.after <= batch.before:
             return []
+        if partition not in self.served:
+            self._apply_access(part, dict(rows), position)
+            return []
         updates: dict[str, WorkspaceUpdate] = {}
         for key, raw in dict(rows).items():
             before = part.rows.get(key)
             if self.access.apply(key, raw) or key[:2] not in PREFIXES or raw == before:
                 continue
             # The values differ, therefore one of them exists.
-            workspace = self._get_or_create_workspace(_decode_workspace_id(raw or before or b"").ws, part)
+            workspace = self._get_or_create_workspace(workspace_of(raw or before or b""), part)
             batch.changed.setdefault(workspace.workspace_id, []).append((key, before, raw))
             batch.size += _OVERHEAD + len(before or b"")
             if not workspace.is_indexed:  # no reader has requested the workspace
@@ -174,6 +189,12 @@ class Replica:
         part.position, part.at = position, batch.after
         self._retain(part, batch)
         return list(updates.values())
+
+    def _apply_access(self, part: _Partition, rows: dict[bytes, bytes | None], position: PositionRow) -> None:
+        """Applies a batch of a partition that another edge serves: its rows of access only."""
+        for key, raw in rows.items():
+            self.access.apply(key, raw)
+        part.position, part.at = position, position.position
 
     def _get_or_create_workspace(self, name: str, part: _Partition) -> Workspace:
         workspace = self._workspaces.get(name)
@@ -282,15 +303,6 @@ def _batches_since(batches: Sequence[AppliedBatch], position: int) -> list[Appli
             break
         later.append(batch)
     return later[::-1]
-
-
-class _WorkspaceField(msgspec.Struct):
-    """The field of a row that names its workspace."""
-
-    ws: str
-
-
-_decode_workspace_id = msgspec.json.Decoder(_WorkspaceField).decode
 
 
 def _add_change(changes: Changes, old: Row | None, new: Row | None) -> None:

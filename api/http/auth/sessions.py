@@ -95,15 +95,13 @@ class EdgeSessions:
         """Returns the caller of a session in the workspace that the request chooses, and notes the use.
 
         Raises Unauthorized if the session is unknown or has ended, UnknownWorkspace if it may not enter the workspace
-        that the request names, and ApiError 503 if this edge cannot know.
+        that the request names, and ApiError 503 if the view has not caught up yet.
         """
         edge, rows = self._edge, self._rows_of(text)
         now = int(edge.clock() * SECOND)
         alive = [row for row in rows if edge.replica.access.sessions.is_alive(row, now)]
         row = _chosen(alive, choice)
         if row is None:
-            if choice.named is not None and not edge.replica.serves(choice.named):
-                raise ApiError(503, "another edge serves this workspace", _RETRY)
             if alive:
                 raise UnknownWorkspace("not found")
             raise Unauthorized("the session has expired: sign in again")
@@ -120,8 +118,6 @@ class EdgeSessions:
         if not edge.ready:
             raise ApiError(503, "the view has not caught up yet", _RETRY)
         rows = edge.replica.access.sessions.of(session)
-        if not rows and len(edge.replica.served) < edge.replica.partitions:
-            raise ApiError(503, "this edge does not serve all workspaces and does not know the session", _RETRY)
         if not rows or not hmac.compare_digest(rows[0].digest, secret_digest(text)):
             raise Unauthorized("the session is not known, or has ended: sign in again")
         return rows

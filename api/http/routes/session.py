@@ -81,18 +81,18 @@ async def sign_in_by_link(request: Request, edge: CurrentEdge, body: LinkText) -
 
 
 async def _link_row(edge: Edge, text: str) -> LinkRow:
-    """Returns the row of a link. Raises ApiError 410 if there is none, and 503 if this edge cannot know."""
+    """Returns the row of a link. Raises ApiError 410 if there is none, 503 if the view has not caught up yet, and
+    Misdirected if another edge serves its workspace."""
     if not edge.ready:
         raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
     link, links = LINKS.id_of(text), edge.replica.access.links
     if link is not None and link not in links:
         await asyncio.sleep(_LINK_SECONDS)  # its creator knows of it before each edge does
     row = links.get(link) if link is not None else None
-    if row is None and link is not None and len(edge.replica.served) < edge.replica.partitions:
-        raise ApiError(503, "this edge does not serve all workspaces and does not know the link", {"retry-after": "1"})
     valid = row is not None and hmac.compare_digest(row.digest, secret_digest(text))
     if row is None or not valid or row.expires_at <= edge.clock() * SECOND:
         raise ApiError(410, _LINK_GONE)
+    edge.require_served(row.ws)
     return row
 
 

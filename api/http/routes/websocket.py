@@ -13,11 +13,12 @@ import asyncio
 from urllib.parse import urlsplit
 
 import msgspec
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api import metrics
 from api.commands.rate_limiter import RateLimiter
-from api.contract.errors import ApiError
+from api.contract.errors import ApiError, Misdirected
 from api.contract.messages import (
     Auth,
     Authenticated,
@@ -87,6 +88,9 @@ async def serve_websocket(socket: WebSocket, edge: Edge, auth: Authenticator) ->
     if not _is_allowed_origin(socket, edge.settings.websocket_origins):
         await socket.close(POLICY_VIOLATION)  # before `accept`, so the handshake gets 403
         return
+    if (elsewhere := await _misdirected(socket, edge, auth)) is not None:
+        await socket.send_denial_response(Response(status_code=elsewhere.status, headers=elsewhere.headers))
+        return
     await socket.accept()
     metrics.SOCKETS.inc()
     try:
@@ -97,6 +101,23 @@ async def serve_websocket(socket: WebSocket, edge: Edge, auth: Authenticator) ->
         await _close_with_error(socket, reason)
     finally:
         metrics.SOCKETS.dec()
+
+
+async def _misdirected(socket: WebSocket, edge: Edge, auth: Authenticator) -> Misdirected | None:
+    """Returns the answer to a handshake whose session cookie belongs to a workspace of another edge, else None.
+
+    Before `accept` a load balancer can still send the handshake to that edge.
+    """
+    cookies = cookie_values(socket, SESSION_COOKIE)
+    if not cookies or not edge.ready or len(edge.replica.served) == edge.replica.partitions:
+        return None
+    try:
+        edge.require_served((await auth.caller(None, cookies, workspace_choice(socket))).workspace_id)
+    except Misdirected as elsewhere:
+        return elsewhere
+    except (Unauthorized, ApiError):
+        pass  # the session is refused after `accept`, with the reason as a message
+    return None
 
 
 async def _close_with_error(socket: WebSocket, reason: _CloseConnection) -> None:
@@ -154,6 +175,9 @@ class WebSocketSession:
                 cookies, choice = cookie_values(self._socket, SESSION_COOKIE), workspace_choice(self._socket)
                 caller = (await self._auth.caller(None, cookies, choice) if cookies
                           else await self._read_auth_message(choice))
+                if not self._edge.replica.serves(caller.workspace_id):
+                    raise _CloseConnection(
+                        TRY_AGAIN_LATER, "another edge serves this workspace: name it in the query `workspace`")
                 await self._send(Authenticated(caller.workspace_id))
         except TimeoutError:
             raise _CloseConnection(UNAUTHORIZED, f"authentication timed out after {_AUTH_SECONDS:.0f} s") from None

@@ -57,6 +57,7 @@ async def hook_sender(request: Request, name: str) -> HookSender:
     if len(sent) != 1 or not is_signature(sent[0]):
         raise ApiError(401, _NO_SENDER, _CHALLENGE)
     assert hook.workspace is not None  # the file of hooks has it with every secret
+    edge.require_served(hook.workspace)
     return HookSender(hook.workspace, f"hook:{hook.name}", hook, signature=sent[0])
 
 
@@ -81,6 +82,7 @@ async def _caller(request: Request, edge: Edge) -> Caller:
     except Unauthorized as error:
         raise ApiError(401, str(error), _CHALLENGE) from None
     mark_authenticated(request.scope)
+    edge.require_served(caller.workspace_id)
     return caller
 
 

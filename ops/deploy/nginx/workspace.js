@@ -31,7 +31,9 @@ function chosen(r) {
 
 // Requests without a readable token are distributed by address; the edge answers 401.
 function workspace(r) {
-    const own = token(r).startsWith('attns_') ? chosen(r) : claims(r).workspace_id;
+    const text = token(r);
+    // Without a token: a WebSocket whose first message has it, and whose address names the workspace.
+    const own = text.startsWith('attns_') ? chosen(r) : text ? claims(r).workspace_id : r.args.workspace;
     return String(own || r.remoteAddress);
 }
 
@@ -41,4 +43,44 @@ function reader(r) {
     return own.workspace_id ? own.workspace_id + '/' + own.sub : r.remoteAddress;
 }
 
-export default { reader, workspace };
+// --- ranges.conf: an edge serves a range of partitions ---
+
+// Kafka's hash of a key, as its default partitioner has it: the partition of a workspace is the hash modulo their number.
+function murmur2(bytes) {
+    const m = 0x5bd1e995;
+    let h = 0x9747b28c ^ bytes.length, at = 0;
+    for (; at + 4 <= bytes.length; at += 4) {
+        let k = bytes[at] | bytes[at + 1] << 8 | bytes[at + 2] << 16 | bytes[at + 3] << 24;
+        k = Math.imul(k, m);
+        k = Math.imul(k ^ k >>> 24, m);
+        h = Math.imul(h, m) ^ k;
+    }
+    const left = bytes.length - at;
+    if (left > 2) h ^= bytes[at + 2] << 16;
+    if (left > 1) h ^= bytes[at + 1] << 8;
+    if (left > 0) h = Math.imul(h ^ bytes[at], m);
+    h = Math.imul(h ^ h >>> 13, m);
+    return (h ^ h >>> 15) & 0x7fffffff;
+}
+
+function partition(r, text) {
+    return murmur2(Buffer.from(text)) % Number(r.variables.attn_partitions);
+}
+
+// The upstream of a partition by $attn_ranges, such as "0-31=range_a, 32-63=range_b".
+function upstream(r, number) {
+    const ranges = r.variables.attn_ranges.split(',').map((one) => one.trim().split(/[-=]/));
+    const found = ranges.find((one) => Number(one[0]) <= number && number <= Number(one[1]));
+    return (found || ranges[0])[2];
+}
+
+// A request that names no workspace goes to any range. If it needs another one, the edge answers 421 with the partition.
+function range(r) {
+    return upstream(r, partition(r, workspace(r)));
+}
+
+function owner(r) {
+    return upstream(r, Number(r.variables.attn_partition));
+}
+
+export default { owner, range, reader, workspace };

@@ -10,6 +10,7 @@ readers are.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from bench.large.streams import Streams
 from ops.kafka import Cluster
 
 __all__ = ["main"]
+
+_DESCRIPTORS = 100_000
 
 
 def _say(text: str) -> None:
@@ -68,6 +71,15 @@ async def _edge(given: argparse.Namespace, directory: Path) -> None:
                 _say(await streams.measure_hot(given.hot, given.hot_readers))
 
 
+def _raise_descriptors() -> None:
+    """Raises the limit of open files, for this process and the edge that it starts: a stream takes one on each side."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # only root may raise the hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, _DESCRIPTORS), max(hard, _DESCRIPTORS)))
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench large", description=__doc__)
     parser.add_argument("--rows", type=int, default=500_000)
@@ -82,8 +94,7 @@ def main() -> None:
     given = parser.parse_args()
     given.shape = fill.Shape(given.rows, given.workspaces)
     given.memory_shape = fill.Shape(given.memory_rows, max(1, given.memory_rows // 500))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+    _raise_descriptors()
     with tempfile.TemporaryDirectory(prefix="attn-bench-") as scratch:
         directory = given.data or Path(scratch)
         directory.mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,8 @@ async def test_partitions_of_another_edge_are_refused() -> None:
     other = next(name for name in map(str, range(99)) if not fed.edge.replica.serves(name))
     async with fed.client() as client:
         client.headers.update(bearer(ws=other))
-        assert (await client.get("/inbox")).status_code == 503
+        answer = await client.get("/inbox")
+        assert (answer.status_code, int(answer.headers["attn-partition"])) == (421, fed.edge.replica.partition(other))
     with pytest.raises(ValueError, match="must be among"):
         Fed(log_partitions=2, partitions="0-2")
     assert settings(partitions="").partitions == ""

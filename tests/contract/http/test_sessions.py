@@ -225,7 +225,7 @@ async def test_an_edge_that_has_not_caught_up_answers_503() -> None:
     opened = await signed_in(attn)
     attn.edges[0].ready = False
     assert await status(attn, cookie_of(opened)) == 503
-    assert await status(Deciding(log_partitions=2, partitions="0"), cookie_of(opened)) == 503
+    assert await status(Deciding(log_partitions=2, partitions="0"), cookie_of(opened)) == 401
 
 
 async def test_sessions_that_an_issuer_names_end_by_sid_or_by_subject() -> None:

@@ -82,8 +82,8 @@ async def test_another_site_cannot_sign_a_browser_in_and_plain_http_is_refused()
     assert "Secure" in answer.headers["set-cookie"]
 
 
-async def test_an_edge_that_cannot_know_a_link_answers_503() -> None:
+async def test_an_edge_that_has_not_caught_up_answers_503() -> None:
     attn = Deciding(log_partitions=2, partitions="0")
-    assert (await redeem(attn, new_link(Deciding()))).status_code == 503
+    assert (await redeem(attn, new_link(Deciding()))).status_code == 410, "an edge knows the links of all partitions"
     attn.edges[0].ready = False
     assert (await redeem(attn, "x")).status_code == 503

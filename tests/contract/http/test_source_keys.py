@@ -116,10 +116,13 @@ async def test_a_wrong_secret_is_refused_like_an_unknown_key() -> None:
         assert await status(attn, text) == 401, text
 
 
-async def test_an_edge_that_serves_some_workspaces_does_not_call_a_key_invalid() -> None:
+async def test_an_edge_that_has_not_caught_up_does_not_call_a_key_invalid() -> None:
     attn = Deciding(log_partitions=2, partitions="0")
     secret = (await create(Deciding()))["secret"]
+    attn.edges[0].ready = False
     assert await status(attn, secret) == 503
+    attn.edges[0].ready = True
+    assert await status(attn, secret) == 401, "an edge knows the keys of all partitions"
     assert await status(attn, secret + "x") == 401
 
 

@@ -17,7 +17,7 @@ from support.kafka.compaction import Record, compact
 from api.edge.bootstrap import parse_fact
 from api.edge.initial_state import BatchAssembler, InitialState, ViewBatch
 from api.readmodel.replica import Replica
-from schemas.views import cursor_of, encode_row, position_key
+from schemas.views import ItemRow, MarkRow, cursor_of, encode_row, position_key, workspace_of
 
 
 def topic(world: World, batches: int) -> list[Record]:
@@ -105,3 +105,12 @@ def test_a_batch_without_its_end_record_is_not_applied() -> None:
 def test_an_unreadable_fact_is_skipped(value: bytes | None) -> None:
     record = cast("Any", SimpleNamespace(topic="attn.facts", partition=0, offset=7, value=value))
     assert parse_fact(record) is None
+
+
+@law(200)
+@given(st.text(), st.text(), st.booleans())
+def test_the_workspace_of_an_encoded_row_is_its_field(ws: str, item: str, has_id: bool) -> None:
+    """The fast match and the decoder agree, also with quotes, backslashes and `"ws":"` in the names."""
+    row = (ItemRow(id=item, ws=ws, kind="message", source_id='"ws":"other"') if has_id
+           else MarkRow(ws, item, "ann", 0))
+    assert workspace_of(encode_row(row)) == ws

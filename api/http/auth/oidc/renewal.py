@@ -86,6 +86,8 @@ class Renewal:
             assert row.refresh is not None
             if row.ws != min(one.ws for one in edge.replica.access.sessions.of(row.id)):
                 continue
+            if not edge.replica.serves(row.ws):  # an edge that serves it renews the session and gets the outcome
+                continue
             known = times.get(row.id)
             if known is None or known[0] != row.refresh:
                 known = (row.refresh, _time_of(edge, row))

@@ -90,17 +90,18 @@ async def take_session(
 
 
 def _answered(edge: Edge, request: TerminalRequest) -> LinkRow:
-    """Returns the link of a request that a person has allowed. Raises ApiError 400, and 503 if this edge cannot
-    know."""
+    """Returns the link of a request that a person has allowed. Raises ApiError 400, 503 if the view has not
+    caught up yet, and Misdirected if another edge serves the workspace."""
     link = edge.replica.access.links.get(request.id)
     if link is not None and link.closed is not None:
         raise ApiError(400, "access_denied" if link.closed == "denied" else "invalid_grant")
     if request.expires <= edge.clock():
         raise ApiError(400, "expired_token")
-    if link is None and (not edge.ready or len(edge.replica.served) < edge.replica.partitions):
-        raise ApiError(503, "this edge does not know all workspaces yet", {"retry-after": str(INTERVAL)})
+    if link is None and not edge.ready:
+        raise ApiError(503, "the view has not caught up yet", {"retry-after": str(INTERVAL)})
     if link is None:
         raise ApiError(400, "authorization_pending")
+    edge.require_served(link.ws)
     return link
 
 
