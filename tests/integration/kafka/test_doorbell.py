@@ -89,10 +89,10 @@ async def test_a_cancelled_wait_leaves_the_bell_usable(bells: Path) -> None:
 
 async def test_rings_in_quick_succession_are_merged_and_the_last_one_is_not_lost(bells: Path) -> None:
     bell, ringer = bell_for(bells, "attn.log"), Ringer(opened(bells))
-    ringer.ring("attn.log")
+    ringer.notify("attn.log")
     assert await bell.wait(_LONG)
     for _ in range(100):
-        ringer.ring("attn.log")  # within 1 ms of the first
+        ringer.notify("attn.log")  # within 1 ms of the first
     assert await bell.wait(_LONG)
     received = await bell.wait(0.05)
     assert not received or not await bell.wait(0.05), "100 writes rang more than three times"
@@ -126,7 +126,7 @@ async def test_a_file_that_is_no_socket_is_harmless(bells: Path) -> None:
 
 async def test_a_bell_that_is_removed_while_the_ringer_knows_it_is_harmless(bells: Path) -> None:
     bell, ringer = bell_for(bells, "attn.log"), Ringer(opened(bells))
-    ringer.ring("attn.log")
+    ringer.notify("attn.log")
     assert await bell.wait(_LONG)
     bell.close()
     ringer._ring("attn.log")
@@ -135,10 +135,10 @@ async def test_a_bell_that_is_removed_while_the_ringer_knows_it_is_harmless(bell
 
 async def test_a_consumer_that_comes_later_is_rung(bells: Path) -> None:
     ringer = Ringer(opened(bells))
-    ringer.ring("attn.log")
+    ringer.notify("attn.log")
     late = await waits(bell_for(bells, "attn.log"))
     await asyncio.sleep(0.01)
-    ringer.ring("attn.log")
+    ringer.notify("attn.log")
     assert await late
 
 
