@@ -7,9 +7,9 @@ the last records are lost and their offsets are used again. The next start detec
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
-import math
 import os
 import shutil
 import signal
@@ -26,6 +26,8 @@ from streams.runtime import private_files
 __all__ = ["BrokerError", "EmbeddedBroker", "binary"]
 
 log = structlog.get_logger("attn.broker")
+
+_WATCH_SECONDS = 0.25  # between two checks whether the broker still runs
 
 
 class BrokerError(Exception):
@@ -131,7 +133,8 @@ class EmbeddedBroker:
         process = self._process
         if process is None:
             raise BrokerError("the embedded broker was not started")
-        await identity.wait_until(lambda: process.poll() is not None, math.inf)
+        while process.poll() is None:  # noqa: ASYNC110 - a thread that waits would delay the end of `attn up`
+            await asyncio.sleep(_WATCH_SECONDS)
         return process.returncode
 
     def kill(self) -> None:

@@ -18,7 +18,7 @@ from streams.history.clickhouse import client, migrate, retention
 from streams.history.clickhouse.client import ClickHouseUnavailable
 from streams.history.clickhouse.repository import ActivityRepository
 from streams.history.consumer import Consumer
-from streams.history.embedded import query_server
+from streams.history.embedded import library_pages, query_server
 from streams.history.insert_pipeline import SendDeadLetters
 from streams.history.rebuild.group_lock import GROUP
 from streams.kafka import dead_letters, doorbell, idle_fetch, producer, topics
@@ -33,6 +33,7 @@ log = logging.getLogger("attn.history")
 
 # Seconds.
 _PORT_RETRY = 5.0  # until the next attempt to listen on a port that is taken
+_START_OVER = 10.0  # until the engine has been used by the first recovery
 _CLOSE_TIMEOUT = 1.0  # of each client; a clean stop takes less than 5 in all
 
 
@@ -53,11 +54,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 return
             startup.consumer = Consumer(settings, kafka, repository, in_thread, send_dead_letters)
             answering = asyncio.create_task(_serve_queries(settings))
+            releasing = asyncio.create_task(_release_pages(settings))
             try:
                 await startup.consumer.run(stop)
             finally:
                 answering.cancel()
-                await asyncio.wait({answering})
+                releasing.cancel()
+                await asyncio.wait({answering, releasing})
 
 
 @dataclass
@@ -114,6 +117,15 @@ async def _serve_queries(settings: Settings) -> None:
                 "embedded ClickHouse can't listen on port %d: %s; next attempt in %g s",
                 settings.clickhouse_port, error.strerror or error, _PORT_RETRY)
         await asyncio.sleep(_PORT_RETRY)
+
+
+async def _release_pages(settings: Settings) -> None:
+    """Releases pages of embedded ClickHouse once its start is over."""
+    if settings.clickhouse:
+        return
+    await asyncio.sleep(_START_OVER)
+    released = await asyncio.to_thread(library_pages.release)
+    log.debug("released unused pages in %d MB of chdb's library", released >> 20)
 
 
 def _open(settings: Settings) -> ActivityRepository:

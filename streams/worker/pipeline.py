@@ -22,7 +22,7 @@ __all__ = ["Pipeline"]
 
 log = logging.getLogger(__name__)
 
-_APP_CHECK_INTERVAL = 0.2  # seconds
+_APP_CHECK_INTERVAL = 1.0  # seconds
 
 
 @dataclass
