@@ -1,28 +1,28 @@
-"""Stops Faust's consumer threads during a rebalance (mode-streaming 0.7, faust-streaming 0.15, aiokafka 0.14).
+"""Runs Faust's consumer in the event loop of the worker, without a thread (faust-streaming 0.15, mode-streaming 0.7).
 
-Two faults of the libraries make a stop during a rebalance wait forever:
+Faust runs each aiokafka consumer in a thread with an event loop of its own. Every fetch then passes from the worker's
+loop to the thread and back, by two queues and at least two hand-overs of the interpreter lock, each of which takes up
+to 5 ms while the other thread computes. The worker has nothing to gain from these threads: it computes on one core
+anyway (decision 0070).
 
-- mode's `ServiceThread.stop` joins the thread with a blocking call on the event loop, and the rebalance's callback
-  needs that loop. `install` makes the join wait in a helper thread.
-- A callback that calls the thread after its method queue has stopped gets a CancelledError although no task was
-  cancelled. aiokafka's coordination task lets it through and ends, and so does the consumer thread, without its
-  shutdown event. `RebalanceThread` turns it into an error, which aiokafka logs.
+A rebalance's callback that runs after Faust's method queue has stopped gets a CancelledError although no task was
+cancelled. aiokafka's coordination task would let it through and end. `LoopConsumer` turns it into an error, which
+aiokafka logs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aiokafka.client import ConnectionGroup
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
-from mode.threads import ServiceThread
 
-__all__ = ["Consumer", "RebalanceThread", "install"]
+__all__ = ["Consumer", "LoopConsumer"]
 
 _CANCEL_SECONDS = 0.02  # by then aiokafka has cancelled its fetches
 _WAIT_MS = 1500  # Faust's fetch_max_wait_ms, which cannot be configured
@@ -30,8 +30,41 @@ _SHORT_WAIT_MS = 50  # during a rebalance and _SHORT_WAITS_SECONDS after it
 _SHORT_WAITS_SECONDS = 3.0
 
 
-class RebalanceThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's consumer thread. Its rebalance callbacks raise CancelledError only when their task is cancelled."""
+class LoopConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's consumer "thread" as a service of the loop that starts it. Its rebalance callbacks raise CancelledError
+    only when their task is cancelled."""
+
+    wait_for_shutdown = False  # a thread sets the event that its parent would wait for
+
+    def __init__(self, consumer: driver.Consumer, *, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any):
+        loop = loop or asyncio.get_running_loop()
+        super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
+
+    async def maybe_start(self) -> bool:
+        return await Service.maybe_start(self)  # type: ignore[no-any-return]
+
+    async def start(self) -> None:
+        await Service.start(self)
+
+    async def stop(self) -> None:
+        await Service.stop(self)
+
+    async def on_stop(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def _stop_children(self) -> None:
+        await self._default_stop_children()
+
+    async def _stop_futures(self) -> None:
+        await self._default_stop_futures()
+
+    async def _stop_exit_stacks(self) -> None:
+        await self._default_stop_exit_stacks()
+
+    async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        result = fun(*args, **kwargs)
+        return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
 
     _restore: asyncio.TimerHandle | None = None
 
@@ -66,10 +99,10 @@ class RebalanceThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """Faust's consumer, run by a `RebalanceThread`."""
+    """Faust's consumer, run by a `LoopConsumer`."""
 
-    def _new_consumer_thread(self) -> RebalanceThread:
-        return RebalanceThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> LoopConsumer:
+        return LoopConsumer(self, loop=self.loop, beacon=self.beacon)
 
 
 @contextmanager
@@ -81,33 +114,4 @@ def _own_cancellation() -> Iterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise RuntimeError("the consumer thread stopped during a rebalance") from error
-
-
-async def _stop(self: ServiceThread) -> None:
-    if not self._started.is_set():
-        return
-    await Service.stop(self)
-    if (thread := self._thread) is not None:
-        joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Not the loop's executor: the interpreter waits for executor threads at exit. A daemon thread is abandoned.
-        threading.Thread(target=_join, args=(thread, joined), daemon=True).start()
-        await joined
-
-
-def _join(thread: threading.Thread, joined: asyncio.Future[None]) -> None:
-    thread.stop()  # type: ignore[attr-defined]  # mode's WorkerThread: waits for the end, then joins
-
-    def resolve() -> None:
-        if not joined.done():
-            joined.set_result(None)
-
-    try:
-        joined.get_loop().call_soon_threadsafe(resolve)
-    except RuntimeError:
-        pass  # the loop was closed: its process is at its end
-
-
-def install() -> None:
-    """Replaces `ServiceThread.stop` in this process; idempotent."""
-    ServiceThread.stop = _stop
+        raise RuntimeError("the consumer stopped during a rebalance") from error

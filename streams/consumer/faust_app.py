@@ -11,7 +11,7 @@ from faust.types import TP
 
 from schemas.settings import Settings
 from streams.consumer.chunks import ChunkScheduler
-from streams.consumer.consumer_thread import Consumer, RebalanceThread
+from streams.consumer.consumer_thread import Consumer, LoopConsumer
 from streams.consumer.table_manager import LoadedTableManager
 from streams.kafka.connection import client_arguments
 
@@ -33,7 +33,7 @@ class _NoReadOffsets(dict[TP, int | None]):
         return None
 
 
-class _ReadCommittedThread(RebalanceThread):
+class _ReadCommittedThread(LoopConsumer):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust sets this only for apps that write in transactions themselves, and has no setting for it.

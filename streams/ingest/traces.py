@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiokafka import ConsumerRecord
@@ -41,12 +42,17 @@ class IngestTraces:
         self._open.append(span)
         return self._tracer.link(span)
 
-    def written(self) -> dict[str, str] | None:
-        """Ends the spans: their events are durable. Returns the exemplar of one of them."""
+    def take(self) -> Callable[[], dict[str, str] | None]:
+        """Removes the spans of the events packed so far. The returned function is called when these events are durable:
+        it ends the spans and returns the exemplar of one of them."""
         spans, self._open = self._open, []
-        for span in spans:
-            span.end()
-        return self._tracer.exemplar(spans[-1]) if spans else None
+
+        def end() -> dict[str, str] | None:
+            for span in spans:
+                span.end()
+            return self._tracer.exemplar(spans[-1]) if spans else None
+
+        return end
 
 
 def ingest_traces() -> IngestTraces | None:

@@ -8,7 +8,6 @@ import os
 import threading
 
 from schemas.settings import Settings
-from streams.consumer import consumer_thread
 from streams.kafka import doorbell, idle_fetch, topics
 from streams.kafka.diagnostics import diagnose, order_by_reachability
 from streams.runtime.health import serve
@@ -34,7 +33,6 @@ async def run(settings: Settings, stop: asyncio.Event, stop_seconds: float | Non
     """
     hooks.start(settings, "worker")
     idle_fetch.install_throttle(doorbell.directory(settings))
-    consumer_thread.install()
     logging.getLogger("faust.app.base").setLevel(logging.ERROR)  # "Missing sensor state" at every first rebalance
     worker: Worker | None = None
 

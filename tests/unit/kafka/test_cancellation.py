@@ -13,10 +13,8 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 from mode import Service
-from mode.threads import ServiceThread
 
 from schemas.settings import Settings
-from streams.consumer import consumer_thread
 from streams.consumer.gap_filler import GapFiller
 from streams.fold import agent, partition
 from streams.kafka.connection import close_client
@@ -240,25 +238,6 @@ async def test_closing_a_client_of_a_silent_broker_times_out(monkeypatch: pytest
     client = SwallowsCancellation()
     await close_client(cast("Any", client))
     assert client.ended
-
-
-class _NeedsItsParent(ServiceThread):
-    """Stops only after the parent thread's event loop has run a callback, as a consumer does during a rebalance."""
-
-    async def _gather_remaining_tasks(self) -> None:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.parent_loop))
-
-
-async def test_a_consumer_thread_that_needs_the_event_loop_can_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ServiceThread, "stop", ServiceThread.stop)  # monkeypatch restores the method at the end
-    consumer_thread.install()
-    thread = _NeedsItsParent()
-    await thread.start()
-    async with asyncio.timeout(10):
-        await thread.stop()
-    assert thread._thread is not None
-    assert not thread._thread.is_alive()
-    thread.thread_loop.close()
 
 
 async def test_the_process_exits_though_its_event_loop_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
