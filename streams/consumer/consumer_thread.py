@@ -104,6 +104,31 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> LoopConsumer:
         return LoopConsumer(self, loop=self.loop, beacon=self.beacon)
 
+    async def _drain_messages(self, fetcher: Service) -> None:
+        """Delivers fetched chunks to the agents until the fetcher stops.
+
+        Faust's own loop creates two tasks for each message, in case the delivery blocks while a rebalance begins. This
+        one creates them only if it would block.
+        """
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                async for tp, message in self.getmany(timeout=1.0):
+                    if self._would_block(tp):
+                        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+                    else:
+                        await self.callback(message)
+                    self._read_offset[tp] = message.offset
+                await asyncio.sleep(0)
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            if not self.transport.app.should_stop:
+                raise
+
+    def _would_block(self, tp: TP) -> bool:
+        app = self.app
+        if self.suspend_flow.is_set() or not app.flow_control.is_active():
+            return True
+        return any(channel.queue.full() for channel in app.topics._tp_index.get(tp, ()))
+
 
 @contextmanager
 def _own_cancellation() -> Iterator[None]:

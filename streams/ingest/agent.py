@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 # Writes under way at once. Events that arrive meanwhile share the next packs: their size follows from the broker's
 # speed, and the first event after a pause waits for nothing (decision 0070).
-_MAX_WRITES = 4
+_MAX_WRITES = 2
 # Events and bytes of rejected records that are written at once.
 _MAX_EVENTS = 1000
 _MAX_REJECT_BYTES = 16 << 20

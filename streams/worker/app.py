@@ -3,7 +3,7 @@
 The worker runs two Faust apps in one event loop, `ingest` and `fold`. An app with a table recovers the table on every
 rebalance: it pauses all its streams, clears their queues and seeks to committed offsets, and Faust loses input there.
 Ingest has no table and is therefore an app of its own. Partitions of source topics and of the log also move
-independently: a rebalance of one app does not stop the other. The cost is a second consumer thread and group.
+independently: a rebalance of one app does not stop the other. The cost is a second consumer and group.
 """
 
 from __future__ import annotations

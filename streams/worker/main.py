@@ -103,8 +103,7 @@ async def _stop(worker: Worker, kafka_problem: str | None, seconds: float | None
 
 
 def _exit_process(worker: Worker, kafka_problem: str | None, seconds: float | None) -> None:
-    """Exits without waiting for Faust. Its consumer threads are not daemon threads, so the interpreter would wait for
-    them forever. All acknowledged writes are durable."""
+    """Exits without waiting for Faust, whose services may wait forever. All acknowledged writes are durable."""
     cause = kafka_problem or worker.supervisor.failure or "no failure"
     log.warning("Faust did not stop within %.0f s; the process exits without it (%s)", seconds or 0.0, cause)
     logging.shutdown()

@@ -137,3 +137,23 @@ async def test_a_worker_stopped_while_it_fetches_its_start_offsets_does_not_star
     (-1, 7.0), (0, 7.0), (2**63 - 1, 7.0), (-(2**63), 7.0), (1_700_000_000_500, 1_700_000_000.5)])
 def test_an_impossible_timestamp_of_a_record_is_ignored(timestamp: int, expected: float) -> None:
     assert record_time(SimpleNamespace(timestamp=timestamp), 7.0) == expected  # type: ignore[arg-type]
+
+
+async def test_a_failed_write_commits_neither_itself_nor_a_later_one() -> None:
+    """Two writes are under way. The second is acknowledged, the first is not: a restart must read both again."""
+    out = Slow()
+    async with asyncio.timeout(10), ingesting(out) as (ingestor, task):
+        for offset in (0, 1):
+            await ingestor.enqueue(_TP, records(offset))
+            while len(out.answers) <= offset:
+                await asyncio.sleep(0)
+        assert not ingestor.idle(_TP)
+        out.answers[1].set_result(None)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert ingestor.committable_offsets == {_TP: 0}
+        out.answers[0].set_exception(ConnectionError("the broker is gone"))
+        with pytest.raises(ConnectionError, match="the broker is gone"):
+            await task
+        assert ingestor.committable_offsets == {_TP: 0}
+        await ingestor.close()
