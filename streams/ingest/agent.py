@@ -298,7 +298,7 @@ class Ingestor:
         unflushed, self._unflushed = self._unflushed, {}
         size, self._unflushed_bytes = self._unflushed_bytes, 0
         packs = self._packer.drain(now_us())
-        end_spans = None if self._traces is None else self._traces.take()
+        end_spans = None if self._traces is None else self._traces.drain()
 
         def complete() -> None:
             self._queue_bytes.release(size)

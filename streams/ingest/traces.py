@@ -42,7 +42,7 @@ class IngestTraces:
         self._open.append(span)
         return self._tracer.link(span)
 
-    def take(self) -> Callable[[], dict[str, str] | None]:
+    def drain(self) -> Callable[[], dict[str, str] | None]:
         """Removes the spans of the events packed so far. The returned function is called when these events are durable:
         it ends the spans and returns the exemplar of one of them."""
         spans, self._open = self._open, []
