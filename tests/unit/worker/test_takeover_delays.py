@@ -12,7 +12,7 @@ from faust.transport.drivers import aiokafka as driver
 
 from schemas.settings import Settings
 from streams.consumer import consumer_thread
-from streams.consumer.consumer_thread import RebalanceThread
+from streams.consumer.consumer_thread import LoopConsumer
 from streams.consumer.faust_app import create_app
 from streams.consumer.table_manager import LoadedTableManager
 
@@ -35,7 +35,7 @@ async def test_a_rebalance_closes_the_connections_for_fetches_before_partitions_
         revoked.append(fetching.closed)
 
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_revoked", on_partitions_revoked)
-    thread = RebalanceThread.__new__(RebalanceThread)
+    thread = LoopConsumer.__new__(LoopConsumer)
     fetcher = SimpleNamespace(_fetch_max_wait_ms=1500)
     thread._consumer = SimpleNamespace(_client=SimpleNamespace(_conns=connections), _fetcher=fetcher)
     await thread.on_partitions_revoked(set())
@@ -53,7 +53,7 @@ async def test_empty_fetches_are_short_until_a_rebalance_is_over(monkeypatch: py
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "on_partitions_assigned", on_partitions_assigned)
     monkeypatch.setattr(consumer_thread, "_SHORT_WAITS_SECONDS", 0.01)
     fetcher = SimpleNamespace(_fetch_max_wait_ms=50)
-    thread = RebalanceThread.__new__(RebalanceThread)
+    thread = LoopConsumer.__new__(LoopConsumer)
     thread._consumer = SimpleNamespace(_fetcher=fetcher)
     await thread.on_partitions_assigned(set(), 1)
     assert fetcher._fetch_max_wait_ms == 50
