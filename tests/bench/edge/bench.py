@@ -198,7 +198,7 @@ def _measure(variant: str, path: Path) -> None:
     cpu = time.process_time() - begun
     gc.collect()
     weight = psutil.Process().memory_info().rss - before
-    print(json.dumps({"cpu": cpu, "rss": weight, "rows": len(held) if isinstance(held, dict) else held.rows()}))
+    print(json.dumps({"cpu": cpu, "rss": weight, "rows": len(held) if isinstance(held, dict) else held.row_count()}))
 
 
 def _run(variant: str, path: Path) -> dict[str, Any]:
