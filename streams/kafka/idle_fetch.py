@@ -2,10 +2,10 @@
 
 Kafka answers an empty fetch after `fetch_max_wait_ms`. The embedded broker (noida-db 0.2.3) answers immediately, so an
 idle aiokafka consumer sends 3,500 requests per second, which costs a third of a core here and as much in the broker.
-After an empty response that came early, the consumer waits 10 % of the time since the last record: a record that
-closely follows another is not delayed. The longest wait is 20 ms. In `attn up`, where writes of attn wake the consumer
-(`doorbell`), it is 250 ms, and 30 ms on source topics, whose producers ring no bell. No effect on a broker that
-honours `fetch_max_wait_ms`.
+After an empty response that came early, the consumer waits 10 % of the time since the last record, at most 20 ms: a
+record that closely follows another is not delayed. In `attn up`, writes of attn wake the consumer (`doorbell`), so it
+waits as long as the last record is ago, at least 20 ms and at most 250 ms. Foreign producers ring no bell: on source
+topics the wait is 10 % as well, at most 30 ms. No effect on a broker that honours `fetch_max_wait_ms`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _IDLE_RATIO = 0.1  # wait as a share of the time since the last record
 # Seconds: the longest wait. A foreign producer's record waits half of it on average, so it is short on source topics.
 _MAX_WAIT, _MAX_WAIT_SOURCES, _MAX_WAIT_WOKEN = 0.02, 0.03, 0.25
+_MIN_WAIT_WOKEN = 0.02
 _EARLY_RATIO = 0.5  # a response is early before this share of fetch_max_wait_ms
 
 _FETCHES = Counter("attn_kafka_fetches_total", "Fetch requests to Kafka", ["outcome"])
@@ -43,8 +44,9 @@ _installed = False
 def rest(silence: float, bells: Collection[str], woken: bool) -> float:
     """Returns the seconds until the next fetch of topics with these bells, `silence` seconds after their last record.
     `woken`: writes of attn end the wait."""
-    longest = _MAX_WAIT if not woken else _MAX_WAIT_SOURCES if SOURCES in bells else _MAX_WAIT_WOKEN
-    return min(longest, silence * _IDLE_RATIO)
+    if woken and SOURCES not in bells:
+        return min(_MAX_WAIT_WOKEN, max(_MIN_WAIT_WOKEN, silence))
+    return min(_MAX_WAIT_SOURCES if woken else _MAX_WAIT, silence * _IDLE_RATIO)
 
 
 class _Idle:

@@ -17,7 +17,9 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jwt
 import psutil
@@ -31,7 +33,9 @@ from bench.latency.relay import TOPICS as RELAY
 from bench.latency.report import Turn, costs, table
 from bench.latency.times import attn_hops, number_of, offsets, records_since, relay_hops
 from bench.writes import SECRET, cpu, role
+from schemas.settings import Settings
 from schemas.topics import FACTS, LOG, VIEWS
+from streams.kafka import doorbell
 
 __all__ = ["main"]
 
@@ -134,8 +138,24 @@ async def _relay(broker: str) -> AsyncIterator[psutil.Process]:
 class Run:
     """Everything that runs during a run; `turn` measures one candidate at one rate."""
 
-    def __init__(self, broker: str, load: Load, processes: dict[str, list[psutil.Process]]) -> None:
-        self._broker, self._load, self._processes = broker, load, processes
+    def __init__(
+        self, broker: str, load: Load, consumer: AIOKafkaConsumer, processes: dict[str, list[psutil.Process]],
+    ) -> None:
+        self._broker, self._load, self._consumer, self._processes = broker, load, consumer, processes
+
+    @contextmanager
+    def _without_relay(self) -> Iterator[None]:
+        """Stops the relay and its reader: on the embedded broker, idle bare consumers take more than a core."""
+        relay, partitions = self._processes["relay"], self._consumer.assignment()
+        self._consumer.pause(*partitions)
+        for process in relay:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in relay:
+                process.resume()
+            self._consumer.resume(*partitions)
 
     def _cpu(self) -> dict[str, float]:
         return {name: sum(map(cpu, processes)) for name, processes in self._processes.items()}
@@ -145,8 +165,9 @@ class Run:
         topics = (LOG, FACTS, VIEWS) if attn else RELAY[1:]
         self._load.frames.clear()
         begins, before = await offsets(self._broker, topics, PARTITIONS), self._cpu()
-        first, sent = await self._load.send(SOURCE if attn else RELAY[0], rate, seconds + _WARM_UP)
-        await self._load.quiet()
+        with self._without_relay() if attn else nullcontext():
+            first, sent = await self._load.send(SOURCE if attn else RELAY[0], rate, seconds + _WARM_UP)
+            await self._load.quiet()
         used = {name: after - before[name] for name, after in self._cpu().items()}
         records = await records_since(self._broker, begins)
         hops = (attn_hops(sent, first, records, self._load.frames, PARTITIONS) if attn
@@ -163,7 +184,7 @@ async def _feeds(port: int, load: Load) -> None:
 
 
 @asynccontextmanager
-async def _run(ground: Ground, total: int) -> AsyncIterator[Run]:
+async def _run(ground: Ground, total: int, embedded: bool) -> AsyncIterator[Run]:
     broker = await ground.fresh()
     brokers = psutil.Process().children(recursive=True)
     await grounds.make(ground, broker, RELAY, PARTITIONS)
@@ -171,6 +192,10 @@ async def _run(ground: Ground, total: int) -> AsyncIterator[Run]:
         "kafka": broker, "replication": ground.replication, "log_partitions": PARTITIONS,
         "source_partitions": PARTITIONS, "jwt_secret": SECRET}
     async with AsyncExitStack() as stack:
+        if embedded:  # as `attn up` does: writes of attn wake the worker and the edge
+            home = Path(stack.enter_context(TemporaryDirectory(prefix="attn-bench-")))
+            settings["data_dir"] = home
+            doorbell.make_directory(doorbell.directory(Settings(_env_file=None, data_dir=home)), wanted=True)
         worker, _ = await stack.enter_async_context(role("worker", "metrics_port", settings))
         edge, port = await stack.enter_async_context(role("edge", "port", settings))
         relay = await stack.enter_async_context(_relay(broker))
@@ -183,7 +208,7 @@ async def _run(ground: Ground, total: int) -> AsyncIterator[Run]:
         reading = asyncio.create_task(load.read_relay(consumer))
         stack.callback(reading.cancel)
         await _feeds(port, load)
-        yield Run(broker, load, {"worker": [worker], "edge": [edge], "relay": [relay], "broker": brokers})
+        yield Run(broker, load, consumer, {"worker": [worker], "edge": [edge], "relay": [relay], "broker": brokers})
 
 
 def _turns(given: argparse.Namespace) -> Iterator[tuple[int, str]]:
@@ -195,7 +220,8 @@ def _turns(given: argparse.Namespace) -> Iterator[tuple[int, str]]:
 
 async def _measure(given: argparse.Namespace) -> None:
     total = sum(int(rate * (given.seconds + _WARM_UP)) for rate, _ in [*_turns(given), (_FIRST_RATE, "attn")])
-    async with grounds.ground(given.kafka, given.replication) as ground, _run(ground, total + 1) as run:
+    async with grounds.ground(given.kafka, given.replication) as ground, _run(
+            ground, total + 1, given.kafka == grounds.EMBEDDED) as run:
         for candidate in ("attn", "relay"):  # the broker is new: its first seconds would be the first candidate's
             await run.turn(candidate, _FIRST_RATE, given.seconds)
         turns = [await run.turn(candidate, rate, given.seconds) for rate, candidate in _turns(given)]
