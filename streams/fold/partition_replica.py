@@ -42,8 +42,8 @@ class PartitionReplica:
 
     `next_offset`: the next offset to read. `stale_keys`: keys whose newest record is stale. Stale are the rows of a
     batch whose position is not ahead (a worker wrote once more after it had lost the partition), and rows without a
-    position before a fence (a worker died between two batches of a large pack). Compaction would keep stale records
-    until the key is written again.
+    position before the fence of this worker (a worker died between two batches of a large pack). Compaction would keep
+    stale records until the key is written again.
     """
 
     def __init__(self, store: RowStore, partition: int) -> None:
@@ -76,10 +76,9 @@ class PartitionReplica:
             if key is None or key[:2] not in ROW_TYPES:
                 log.warning(
                     "%s/%d: the record at offset %d is not a row; ignored", VIEWS, self._partition, record.offset)
-            elif key == fence_row:
-                self._discard_batch()
-                batch = self._batch
-            else:
+            elif key != fence_row:
+                # Rows before the fence of another owner belong to the next position: compaction may have removed
+                # their own. That owner has repaired the rows of a torn batch before its first position.
                 batch.append((key, record.value))
                 if key == position_row:
                     self._end_batch(record.offset)

@@ -235,8 +235,9 @@ class _RingingProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has 
 
 
 def make_producer(settings: Settings, **arguments: Any) -> AIOKafkaProducer:
-    """Creates a producer that rings the bells of `attn up`. Without their directory it is aiokafka's own."""
+    """Creates an idempotent producer with acks=all that rings the bells of `attn up`. Without their directory it is
+    aiokafka's own."""
     listening = BellDirectory.open(directory(settings))
     if listening is None:
-        return AIOKafkaProducer(**arguments)
-    return _RingingProducer(Ringer(listening), **arguments)
+        return AIOKafkaProducer(acks="all", enable_idempotence=True, **arguments)
+    return _RingingProducer(Ringer(listening), acks="all", enable_idempotence=True, **arguments)

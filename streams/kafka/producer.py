@@ -29,8 +29,8 @@ WRITE_SECONDS = 30.0
 def idempotent_producer(settings: Settings, name: str) -> AIOKafkaProducer:
     """Creates an idempotent producer with acks=all. The caller starts and stops it. `name` is part of the client id."""
     return doorbell.make_producer(
-        settings, **client_arguments(settings), client_id=f"attn-{name}-{settings.instance}", acks="all",
-        enable_idempotence=True, linger_ms=0, max_batch_size=BATCH_BYTES,
+        settings, **client_arguments(settings), client_id=f"attn-{name}-{settings.instance}", linger_ms=0,
+        max_batch_size=BATCH_BYTES,
         max_request_size=MAX_DEAD_LETTER_BYTES, request_timeout_ms=REQUEST_SECONDS * 1000,
         compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
     )

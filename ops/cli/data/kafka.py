@@ -33,6 +33,8 @@ _INTERRUPTED = 130  # exit code
 def kafka_errors(settings: Settings) -> Iterator[None]:
     """Converts errors of Kafka to UserError."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # aiokafka logs the errors that it also raises
+    # aiokafka leaves futures of refused connections, whose errors asyncio logs when they are garbage-collected.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         yield
     except KafkaConnectionError:

@@ -12,7 +12,6 @@ from support.kafka.pipeline import Stack, caught_up, check, eventually, kill, lo
 
 from schemas.settings import Settings
 from schemas.topics import VIEWS
-from streams.consumer import consumer_thread
 from streams.kafka import topics
 from streams.worker.app import Worker, build
 
@@ -25,7 +24,6 @@ LINES = events.generate(71, 1500, workspaces=tuple(f"ws_{number:02}" for number 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Worker]:
     """A worker in this process, whose tables the test can read."""
-    consumer_thread.install()
     worker = build(settings)
     await worker.start()
     try:

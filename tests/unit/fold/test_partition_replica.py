@@ -41,6 +41,7 @@ class History:
     records: list[Record] = field(default_factory=list)
     rows: dict[bytes, bytes] = field(default_factory=dict)
     stale: set[bytes] = field(default_factory=set)
+    torn: set[bytes] = field(default_factory=set)  # keys that no owner has repaired yet
     position: int = -1
 
     def append(self, key: bytes | None, value: bytes | None) -> None:
@@ -66,7 +67,8 @@ class History:
         """A worker dies before the batch with the position. The next owner fences."""
         for key, value in changes:
             self.append(key, value)
-        self.stale |= {key for key, _ in changes}
+        self.torn |= {key for key, _ in changes}
+        self.stale |= self.torn
         self.fence()
 
     def fence(self) -> None:
@@ -77,15 +79,23 @@ VALUES = st.one_of(st.none(), st.binary(min_size=1, max_size=3))
 CHANGES = st.lists(st.tuples(st.sampled_from(KEYS), VALUES), max_size=4)
 
 
+KINDS = ("valid", "valid", "stale", "torn", "fence", "other")
+
+
 @st.composite
-def histories(draw: st.DrawFn) -> History:
+def histories(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> History:
+    """An owner repairs torn rows before its first batch."""
     history, ahead = History(), 1
-    for kind in draw(st.lists(st.sampled_from(["valid", "valid", "stale", "torn", "fence", "other"]), max_size=25)):
+    for kind in draw(st.lists(st.sampled_from(kinds), max_size=25)):
         changes = draw(CHANGES)
         if kind == "valid":
+            if history.torn:
+                history.batch([(key, history.rows.get(key)) for key in sorted(history.torn)], ahead)
+                history.torn.clear()
+                ahead += 1
             history.batch(changes, ahead)
             ahead += 1
-        elif kind == "stale":
+        elif kind == "stale" and history.position >= 0:
             history.batch(changes, draw(st.integers(0, ahead - 1)))
         elif kind == "torn":
             history.tear(changes)
@@ -115,6 +125,19 @@ def test_a_replica_that_reads_bit_by_bit_equals_a_correct_reader(history: Histor
     assert replica.next_offset == len(history.records) + 1
     assert store.offset(PARTITION) == len(history.records)
     assert replica.records_read == len(history.records)
+
+
+@settings(deadline=None)
+@given(histories(("valid", "valid", "fence")), st.integers(0, 120))
+def test_compaction_of_the_first_records_changes_no_row(history: History, cut: int) -> None:
+    """Compaction removes positions but keeps rows before a fence: these rows belong to a later position."""
+    newest = {record.key: record.offset for record in history.records}
+    left = [record for record in history.records if record.offset >= cut or newest[record.key] == record.offset]
+    store = InMemoryRowStore()
+    replica = replica_of(store)
+    replica.read(left)  # type: ignore[arg-type]
+    replica.read_fence(len(history.records))
+    assert (dict(store.rows(PARTITION)), replica.stale_keys) == (history.rows, set())
 
 
 @dataclass
