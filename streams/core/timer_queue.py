@@ -33,7 +33,7 @@ class _Buckets:
         self._heaps: dict[int, list[_Entry]] = {}
         self._order: list[int] = []  # heap of the numbers of all buckets, and of some that are empty
         self._size = 0
-        self._distinct: int | None = None  # the bucket of `_keys` without repeated keys, because `take` has begun it
+        self._distinct: int | None = None  # the bucket of `_keys` without repeated keys, because `pop_any` has begun it
 
     def __len__(self) -> int:
         return self._size
@@ -71,15 +71,15 @@ class _Buckets:
 
     def _open(self, number: int) -> list[_Entry]:
         """Returns the valid entries of a bucket of keys as a heap, and removes the bucket."""
-        found = []
+        entries = []
         keys = self._keys.pop(number, [])
         for key in set(keys):
             time = self._time_of(key)
             if time is not None and time >> _BUCKET_BITS == number:
-                found.append((time, key))
-        self._size -= len(keys) - len(found)
-        heapify(found)
-        return found
+                entries.append((time, key))
+        self._size -= len(keys) - len(entries)
+        heapify(entries)
+        return entries
 
     def pop(self) -> None:
         """Removes the entry that `peek` has just returned."""

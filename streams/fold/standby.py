@@ -1,7 +1,7 @@
 """Keeps the rows of partitions that other workers own, so that a takeover reads only the newest records.
 
 A plain consumer without a group follows attn.views into the replicas of `ViewsTable`. It never writes, and it decides
-nothing: whoever takes a partition over fences it and reads up to the fence, as without standby rows.
+nothing: the next owner of a partition fences it and reads up to the fence, as without standby rows.
 """
 
 from __future__ import annotations

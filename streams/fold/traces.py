@@ -112,8 +112,8 @@ class FoldTraces:
 
     def _find(self, ws: str, names: Sequence[str]) -> TraceLink | None:
         """Returns the context of the newest entry with the first of these names that an entry has."""
-        found = (self._by_name.get((ws, name)) for name in names)
-        return next((each.link for each in found if each is not None), None)
+        known = (self._by_name.get((ws, name)) for name in names)
+        return next((each.link for each in known if each is not None), None)
 
     def _keep(self, event: DecisionEvent, link: TraceLink) -> None:
         for name in (event.data.decision, event.subject):

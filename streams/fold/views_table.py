@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _UNKNOWN = b"~"  # no position row
 
+
 class UnexpectedWrite(Exception):
     """attn.views has records of another writer between this worker's records, although the partition is fenced: a
     program that is not an attn worker, or a broker that lost the producer epoch. The worker stops; the next `load`

@@ -107,8 +107,8 @@ def link_of_headers(headers: Headers, prefix: str = "") -> TraceLink | None:
 def link_of_event(value: bytes | None, headers: Headers) -> TraceLink | None:
     """Returns the context of a source record: its headers, else the CloudEvents attributes `traceparent` and
     `tracestate`, of the binary mode (`ce_traceparent`) or the structured mode."""
-    if headers and (found := link_of_headers(headers) or link_of_headers(headers, _CE)) is not None:
-        return found
+    if headers and (link := link_of_headers(headers) or link_of_headers(headers, _CE)) is not None:
+        return link
     return link_of_attributes(value)
 
 

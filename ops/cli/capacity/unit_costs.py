@@ -41,7 +41,7 @@ class UnitCosts:
     pipeline_ms: float  # source event to frame without load: round trips to the broker
     edge_idle_cores: float
     edge_cycle_us: float  # a cycle of the follower, however many rows it takes
-    edge_change_us: float  # for each changed row, whoever reads it
+    edge_change_us: float  # for each changed row, with and without readers
     edge_frame_us: float  # for each stream that gets it
     edge_open_us: float  # for a stream or a page
     edge_write_us: float

@@ -56,10 +56,10 @@ def size_workers(load: Load, costs: UnitCosts) -> Component:
         "takeover": fewest(_COUNTS, lambda count: (
             load.busiest(count) * load.rows * costs.worker_load_us / 1e6 <= demand.takeover_s)),
     }
-    found = {resource: need for resource, need in needs.items() if need is not None}
-    if len(found) < len(needs):
-        raise TooLarge(f"workers: {next(resource for resource in needs if resource not in found)}")
-    count, limited_by = limiting(found)
+    possible = {resource: need for resource, need in needs.items() if need is not None}
+    if len(possible) < len(needs):
+        raise TooLarge(f"workers: {next(resource for resource in needs if resource not in possible)}")
+    count, limited_by = limiting(possible)
     return Component(
-        "workers", count, limited_by, found, cores=worker_cores(load, count, costs),
+        "workers", count, limited_by, possible, cores=worker_cores(load, count, costs),
         memory_gb=worker_memory(load, load.busiest(count), costs) / GB)
