@@ -462,7 +462,7 @@ _match_workspace = re.compile(rb'\{(?:"id":"[^"\\]*",)?"ws":"([^"\\]*)"').match
 def workspace_of(value: bytes) -> str:
     """Returns the workspace of an encoded row. Raises msgspec.ValidationError if the row names none."""
     match = _match_workspace(value)
-    return match[1].decode() if found is not None else _decode_workspace(value).ws
+    return match[1].decode() if match is not None else _decode_workspace(value).ws
 
 
 def position_key(partition: int) -> bytes:
