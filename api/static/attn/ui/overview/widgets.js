@@ -13,7 +13,9 @@ import { placeOf } from "../item/row.js";
 
 /** @typedef {import("../../state/store.js").State} State */
 
-const REFRESH_MS = 60_000; // milliseconds between two requests of the history while the page is visible
+// Milliseconds between two requests of the history while the page is visible. The first pauses are shorter, and each is
+// twice the one before: ClickHouse may still be loading when a new installation shows its first page.
+const FIRST_REFRESH_MS = 5_000, REFRESH_MS = 60_000;
 const MOST = 8, PINS = 60, LONG = 200; // bars of one chart, clusters shown, characters of a name
 const SHARED_MS = 2000; // milliseconds within which widgets share one response
 
@@ -33,22 +35,23 @@ function shared(path) {
 }
 
 /**
- * Returns the response of a path; requests it when the path changes and once a minute. Without a path there is no request.
+ * Returns the response of a path; requests it when the path changes, and again up to once a minute. Without a path there is no request.
  * @param {string} path
  * @param {unknown} [of] requested again when this changes
  */
 function useAnswer(path, of) {
   const [answer, show] = useState(/** @type {import("../../http.js").Answer | null} */ (null));
   useEffect(() => {
-    let there = true;
+    let there = true, pause = FIRST_REFRESH_MS, timer = 0;
     const fetch = async () => {
+      timer = setTimeout(fetch, pause);
+      pause = Math.min(REFRESH_MS, pause * 2);
       if (document.hidden || !path) return;
       const found = await shared(path);
       if (there) show(found);
     };
     fetch();
-    const timer = setInterval(fetch, REFRESH_MS);
-    return () => { there = false; clearInterval(timer); };
+    return () => { there = false; clearTimeout(timer); };
   }, [path, of]);
   return answer;
 }
