@@ -29,6 +29,7 @@ _TOO_LARGE = b"431 Request Header Fields Too Large", (
     f"the request's line and headers are too large: at most {_MAX_HEAD_BYTES} bytes; "
     "cookies count, so delete those of this host")
 _BAD_CODING = b"501 Not Implemented", "transfer-encoding: must be chunked or absent"
+_TWO_HOSTS = b"400 Bad Request", "host: the request has more than one such header"
 _TOO_SLOW = b"408 Request Timeout", f"the request head was incomplete after {HEAD_SECONDS:g} s"
 
 
@@ -37,13 +38,14 @@ class _RequestRefused(Exception):
 
 
 class HeaderLimitProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol with limits. An invalid request (400), a head that is too large (431) or too slow
-    (408), and an unknown transfer coding (501) get a JSON response, and the connection is closed."""
+    """uvicorn's HTTP/1.1 protocol with limits. An invalid request or two Host headers (400), a head that is too large
+    (431) or too slow (408), and an unknown transfer coding (501) get a JSON response, and the connection is closed."""
 
     _header_bytes = 0  # bytes of the request line and the fields, trailers included
     # Bytes since the last complete head or body chunk: the parser reports a field only when it is complete.
     _unparsed_bytes = 0
     _unknown_coding = False  # the request has another transfer coding than `chunked`
+    _hosts = 0  # Host headers of the request
     _is_refused = False
     _deadline: asyncio.TimerHandle | None = None  # timer of the request head; after a refusal, of the connection
     _stall_timer: asyncio.TimerHandle | None = None
@@ -108,7 +110,7 @@ class HeaderLimitProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes = 0
+        self._header_bytes = self._hosts = 0
         if self._deadline is None:
             self._start_head_deadline()
 
@@ -122,6 +124,11 @@ class HeaderLimitProtocol(HttpToolsProtocol):
             # The parser treats another coding as a body that ends with the connection, so no response would be sent.
             self._unknown_coding = True
             raise _RequestRefused
+        if name.lower() == b"host":
+            # RFC 9112, 3.2: a proxy may have read another of them than attn, which builds sign-in addresses with it.
+            self._hosts += 1
+            if self._hosts > 1:
+                raise _RequestRefused
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -143,7 +150,8 @@ class HeaderLimitProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         too_large = self._header_bytes > _MAX_HEAD_BYTES
-        self._refuse(*(_BAD_CODING if self._unknown_coding else _TOO_LARGE if too_large else _NOT_HTTP))
+        reason = _BAD_CODING if self._unknown_coding else _TWO_HOSTS if self._hosts > 1 else _NOT_HTTP
+        self._refuse(*(_TOO_LARGE if too_large else reason))
 
     def _count_header_bytes(self, size: int) -> None:
         self._header_bytes += size

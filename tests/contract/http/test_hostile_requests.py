@@ -80,6 +80,24 @@ async def test_a_head_over_64_kib_is_431_and_smaller_ones_are_accepted() -> None
         writer.close()
 
 
+@pytest.mark.parametrize("second", ["Host: x", "HOST: attacker.test"], ids=["the same", "another"])
+async def test_a_request_with_two_host_headers_is_400(second: str) -> None:
+    async with serving(Fed().edge) as base:
+        reader, writer = await opened(base)
+        writer.write(f"GET /healthz HTTP/1.1\r\n{HOST}{second}\r\n\r\n".encode())
+        status, whole = await answer(reader)
+        assert status == 400
+        assert b"host" in whole.split(b"\r\n\r\n")[1]
+        writer.close()
+        reader, writer = await opened(base)
+        for number in range(3):  # one per request of a connection is fine
+            last = "connection: close\r\n" if number == 2 else ""
+            writer.write(f"GET /healthz HTTP/1.1\r\n{HOST}{last}\r\n".encode())
+        status, whole = await answer(reader)
+        assert (status, whole.count(b"HTTP/1.1 200")) == (200, 3)
+        writer.close()
+
+
 async def test_a_body_larger_than_a_head_may_be_is_a_body() -> None:
     attn = filled()
     async with serving(attn.edges[0]) as base:
