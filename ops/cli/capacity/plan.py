@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ops.cli.capacity.component import Component, TooLarge
@@ -35,8 +35,9 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`installations`: separate installations among which workspaces are spread. All other figures are those of the
-    busiest of them; `limits` begins with the one that is reached first."""
+    """`installations`: separate installations among which workspaces are spread; `fewer_lack`: the role and resource
+    that half as many lack, empty for one. All other figures are those of the busiest of them; `limits` begins with the
+    one that is reached first."""
 
     demand: Demand
     load: Load
@@ -46,6 +47,7 @@ class Plan:
     ranges: int
     components: tuple[Component, ...]
     limits: tuple[Limit, ...]
+    fewer_lack: str = ""
 
     def component(self, name: str) -> Component:
         return next(component for component in self.components if component.name == name)
@@ -53,7 +55,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON values."""
         return {
-            "installations": self.installations, "partitions": self.partitions,
+            "installations": self.installations, "fewer_lack": self.fewer_lack, "partitions": self.partitions,
             "source_partitions": self.source_partitions, "ranges": self.ranges,
             "load": {
                 name: getattr(self.load, name)
@@ -77,11 +79,15 @@ def make_plan(demand: Demand, costs: UnitCosts) -> Plan:
         except TooLarge as error:
             reason = str(error)
             continue
-        return _plan(demand, load, installations, workers, ranges, edges, costs)
+        plan = _plan(demand, load, installations, workers, ranges, edges, costs)
+        return replace(plan, fewer_lack=reason)
+    largest, whole = zipf(demand.workspaces, demand.skew).largest, load_of(demand)
     raise UserError(
-        f"{_INSTALLATIONS[-1]:,} installations do not suffice ({reason}): the largest workspace has "
-        f"{zipf(demand.workspaces, demand.skew).largest:.2%} of the whole load; use a smaller --skew, a shorter "
-        "--retention-days and --dedupe-days, or larger machines")
+        f"{_INSTALLATIONS[-1]:,} installations do not suffice (one lacks {reason}): the largest workspace has {largest:.2%} of "
+        f"the whole load, which takes {fold_cores(whole, largest, costs):.2g} cores and "
+        f"{largest * rows_memory(whole, costs) / GB:.2g} GB of rows and event ids in one worker; use a smaller --skew, "
+        f"a shorter --retention-days ({demand.retention_days:g}) and --dedupe-days ({demand.dedupe_days:g}), or larger "
+        f"machines (--worker-memory-gb {demand.worker_memory_gb:g}, --edge-memory-gb {demand.edge_memory_gb:g})")
 
 
 def _plan(
