@@ -56,7 +56,7 @@ def size_edges(load: Load, costs: UnitCosts) -> tuple[int, Component]:
     Raises TooLarge if the rows or changes fit no edge even with the largest number of ranges."""
     ways = {ranges: needs for ranges in _RANGES if (needs := _needs(load, ranges, costs)) is not None}
     if not ways:
-        raise TooLarge("memory or CPU in its edges")
+        raise TooLarge("memory or CPU of an edge")
     ranges = min(ways, key=lambda number: (number * limiting(ways[number])[0], number))
     count, limited_by = limiting(ways[ranges])
     share = load.busiest(ranges)

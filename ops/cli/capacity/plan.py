@@ -35,9 +35,9 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`installations`: separate installations among which workspaces are spread; `fewer_lack`: the role and resource
-    that half as many lack, empty for one. All other figures are those of the busiest of them; `limits` begins with the
-    one that is reached first."""
+    """`installations`: separate installations among which workspaces are spread; `limit_of_fewer`: the resource that
+    half as many exceed, empty for one. All other figures are those of the busiest of them; `limits` begins with the one
+    that is reached first."""
 
     demand: Demand
     load: Load
@@ -47,7 +47,7 @@ class Plan:
     ranges: int
     components: tuple[Component, ...]
     limits: tuple[Limit, ...]
-    fewer_lack: str = ""
+    limit_of_fewer: str = ""
 
     def component(self, name: str) -> Component:
         return next(component for component in self.components if component.name == name)
@@ -55,7 +55,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON values."""
         return {
-            "installations": self.installations, "fewer_lack": self.fewer_lack, "partitions": self.partitions,
+            "installations": self.installations, "limit_of_fewer": self.limit_of_fewer, "partitions": self.partitions,
             "source_partitions": self.source_partitions, "ranges": self.ranges,
             "load": {
                 name: getattr(self.load, name)
@@ -80,11 +80,11 @@ def make_plan(demand: Demand, costs: UnitCosts) -> Plan:
             reason = str(error)
             continue
         plan = _plan(demand, load, installations, workers, ranges, edges, costs)
-        return replace(plan, fewer_lack=reason)
+        return replace(plan, limit_of_fewer=reason)
     largest, whole = zipf(demand.workspaces, demand.skew).largest, load_of(demand)
     raise UserError(
-        f"{_INSTALLATIONS[-1]:,} installations do not suffice (one lacks {reason}): the largest workspace has {largest:.2%} of "
-        f"the whole load, which takes {fold_cores(whole, largest, costs):.2g} cores and "
+        f"{_INSTALLATIONS[-1]:,} installations do not suffice (the limit is {reason}): the largest workspace has "
+        f"{largest:.2%} of the whole load, which takes {fold_cores(whole, largest, costs):.2g} cores and "
         f"{largest * rows_memory(whole, costs) / GB:.2g} GB of rows and event ids in one worker; use a smaller --skew, "
         f"a shorter --retention-days ({demand.retention_days:g}) and --dedupe-days ({demand.dedupe_days:g}), or larger "
         f"machines (--worker-memory-gb {demand.worker_memory_gb:g}, --edge-memory-gb {demand.edge_memory_gb:g})")

@@ -58,7 +58,7 @@ def size_workers(load: Load, costs: UnitCosts) -> Component:
     }
     possible = {resource: need for resource, need in needs.items() if need is not None}
     if len(possible) < len(needs):
-        raise TooLarge(f"{next(resource for resource in needs if resource not in possible)} in its workers")
+        raise TooLarge(f"{next(resource for resource in needs if resource not in possible)} of a worker")
     count, limited_by = limiting(possible)
     return Component(
         "workers", count, limited_by, possible, cores=worker_cores(load, count, costs),

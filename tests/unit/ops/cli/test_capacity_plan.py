@@ -114,7 +114,7 @@ def test_a_plan_keeps_every_limit_with_the_fewest_processes(demand: Demand) -> N
     assert edges.count >= 2 * plan.ranges
     assert plan.source_partitions >= workers.count
     assert [limit.factor for limit in plan.limits] == sorted(limit.factor for limit in plan.limits)
-    assert bool(plan.fewer_lack) == (plan.installations > 1)
+    assert bool(plan.limit_of_fewer) == (plan.installations > 1)
     if plan.installations > 1:  # half as many do not suffice
         assert not fits(load_of(demand, plan.installations // 2))
 
@@ -158,7 +158,7 @@ def test_a_disk_holds_what_is_retained() -> None:
 
 
 def test_one_workspace_that_no_worker_can_fold_is_reported() -> None:
-    with pytest.raises(UserError, match=r"4,096 installations do not suffice \(one lacks CPU in its workers\): the largest workspace"):
+    with pytest.raises(UserError, match=r"4,096 installations do not suffice \(the limit is CPU of a worker\)"):
         make_plan(dataclasses.replace(SMALL, events_per_s=100_000.0, workspaces=1, retention_days=0.001,
                                       dedupe_days=0.001, worker_memory_gb=10_000.0), COSTS)
 
