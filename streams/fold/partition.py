@@ -31,7 +31,7 @@ from streams.fold.decision_records import DecisionEncoder
 from streams.fold.traces import fold_traces
 from streams.fold.views_table import ViewsTable
 from streams.kafka.dead_letters import send_dead_letters
-from streams.kafka.fencing import FencedProducer, fence_partition
+from streams.kafka.fencing import FencedProducer, PartitionFencer
 from streams.kafka.producer import Headers
 from streams.kafka.reader import partition_bounds
 from streams.runtime import metrics
@@ -55,8 +55,8 @@ class PartitionProcessor:
     has written rows since. `encoder`: of the records of the topic `decisions`; default: one of its own.
     """
 
-    def __init__(self, partition: int, settings: Settings, views: ViewsTable, gaps: GapFiller,
-                 reusable_fold: Fold | None = None, encoder: DecisionEncoder | None = None) -> None:
+    def __init__(self, partition: int, settings: Settings, fencer: PartitionFencer, views: ViewsTable,
+                 gaps: GapFiller, reusable_fold: Fold | None = None, encoder: DecisionEncoder | None = None) -> None:
         self.tp = TP(LOG, partition)
         self.fold: Fold | None = None  # set once the rows are loaded
         self.next_offset = 0  # offset after the last durable pack
@@ -67,6 +67,7 @@ class PartitionProcessor:
         self.stopped_cleanly = False  # `run` ended with everything folded and written
         self._partition = partition
         self._settings = settings
+        self._fencer = fencer
         self._views = views
         self._gaps = gaps
         self._encoder = encoder if encoder is not None else DecisionEncoder(settings)
@@ -83,20 +84,17 @@ class PartitionProcessor:
 
     async def run(self, queue_bytes: ByteSemaphore) -> None:
         """Fences the partition, loads its rows, then folds the queue until `close`. Releases each chunk's bytes."""
-        writer = self._writer = await fence_partition(self._settings, self._partition)
-        try:
-            await self._start(writer)
-            while not self.closing:
-                self.idle = self.queue.empty()
-                chunk = await self.queue.get()
-                self.idle = False
-                await self._deliver(chunk, queue_bytes)
-                while not self.closing and not self.queue.empty():
-                    await self._deliver(self.queue.get_nowait(), queue_bytes)
-                await self._commit_batch()
-            self.stopped_cleanly = True
-        finally:
-            await writer.close()
+        writer = self._writer = await self._fencer.fence(self._partition)
+        await self._start(writer)
+        while not self.closing:
+            self.idle = self.queue.empty()
+            chunk = await self.queue.get()
+            self.idle = False
+            await self._deliver(chunk, queue_bytes)
+            while not self.closing and not self.queue.empty():
+                await self._deliver(self.queue.get_nowait(), queue_bytes)
+            await self._commit_batch()
+        self.stopped_cleanly = True
 
     async def _start(self, writer: FencedProducer) -> None:
         fold = await self._load_fold(writer)

@@ -20,7 +20,7 @@ from schemas.settings import Settings
 from schemas.topics import LOG, VIEWS
 from schemas.views import PositionRow, position_key
 from streams.core.config import FoldConfig
-from streams.kafka.fencing import FencedError, FencedProducer, fence_partition
+from streams.kafka.fencing import FencedError, FencedProducer, fenced_partition
 from streams.kafka.reader import partition_bounds, read_offsets
 from streams.rebuild.comparison import Comparison, Rows, replacement_batch
 from streams.rebuild.partition_view import PartitionView
@@ -163,20 +163,16 @@ class PartitionRebuild:
     async def _repair(self) -> RebuildReport | None:
         """Writes the differing rows. Returns None if a restarted worker fenced the partition before; nothing is written
         then."""
-        writer: FencedProducer | None = None
         try:
-            writer = await fence_partition(self._settings, self._partition)
-            await self._catch_up(writer.offset)
-            self._view.discard_incomplete_batch()
-            report = self._report()
-            if report.differing or report.stale_keys:
-                await self._write(writer, report)
+            async with fenced_partition(self._settings, self._partition) as writer:
+                await self._catch_up(writer.offset)
+                self._view.discard_incomplete_batch()
+                report = self._report()
+                if report.differing or report.stale_keys:
+                    await self._write(writer, report)
         except FencedError:
             log.info("%s/%d: a worker fenced it before the new rows were written; retrying", VIEWS, self._partition)
             return None
-        finally:
-            if writer is not None:
-                await writer.close()
         return report
 
     async def _write(self, writer: FencedProducer, report: RebuildReport) -> None:

@@ -35,6 +35,7 @@ from streams.fold.ticks import TickProducer
 from streams.fold.views_table import ViewsTable
 from streams.ingest import agent as ingest_agent
 from streams.ingest.agent import Ingestor
+from streams.kafka.fencing import PartitionFencer
 from streams.kafka.producer import idempotent_producer
 from streams.kafka.reader import partition_bounds, read_offsets
 from streams.runtime.lag import LagTracker
@@ -59,8 +60,9 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.supervisor = TaskSupervisor()
         self._settings = settings
-        self._producers = [idempotent_producer(settings, "ingest"), idempotent_producer(settings, "ticks")]
-        to_log, to_ticks = self._producers
+        to_log, to_ticks = idempotent_producer(settings, "ingest"), idempotent_producer(settings, "ticks")
+        self._fencer = PartitionFencer(settings)
+        self._producers = [to_log, to_ticks, self._fencer.producer]
         self.ingest, self.ingestor = self._build_ingest(to_log)
         self.fold, self.partitions, self.views = self._build_fold()
         self._pipelines = (self.ingest, self.fold)
@@ -94,7 +96,8 @@ class Worker:
         encoder = DecisionEncoder(self._settings)
 
         def create_processor(partition: int, reusable_fold: Fold | None) -> PartitionProcessor:
-            return PartitionProcessor(partition, self._settings, views, gap_filler, reusable_fold, encoder)
+            return PartitionProcessor(
+                partition, self._settings, self._fencer, views, gap_filler, reusable_fold, encoder)
 
         partitions = AssignedPartitions(create_processor, self.supervisor)
         fold_agent.register_agent(app, partitions, self.supervisor)

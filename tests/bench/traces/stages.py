@@ -88,7 +88,7 @@ class Stages:
         self.sampled = sampled
         self.sent, self.views = Sent(), Views()
         self.ingestor = Ingestor(settings, self.sent, GapFiller(None))  # type: ignore[arg-type]
-        self.processor = PartitionProcessor(0, settings, self.views, GapFiller(None))  # type: ignore[arg-type]
+        self.processor = PartitionProcessor(0, settings, None, self.views, GapFiller(None))  # type: ignore[arg-type]
         fold = self.processor.fold = Fold(self.views.rows, 0, FoldConfig.from_settings(settings))
         fold.load()
         fold.reconcile(0)

@@ -32,7 +32,7 @@ from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from schemas.views import PositionRow, encode_row, fence_key, position_key
 from streams.kafka import topics
-from streams.kafka.fencing import FencedError, fence_partition
+from streams.kafka.fencing import FencedError, PartitionFencer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -196,18 +196,19 @@ async def test_a_new_claim_fences_off_the_previous_owner(stack: Stack) -> None:
     async with stack(log_partitions=2) as settings:
         await topics.ensure_topics(settings)
         row: list[tuple[bytes, bytes | None]] = [(position_key(0), encode_row(PositionRow(next=1)))]
-        first, other = await fence_partition(settings, 0), await fence_partition(settings, 1)
+        fencer, next_owner = PartitionFencer(settings), PartitionFencer(settings)
+        await asyncio.gather(fencer.producer.start(), next_owner.producer.start())
+        first, other = await fencer.fence(0), await fencer.fence(1)
         assert await first.write(VIEWS, row) == first.offset + 1
         await first.write(FACTS, [(b"k", b"{}")])
-        second = await fence_partition(settings, 0)
+        second = await next_owner.fence(0)
         assert second.offset == first.offset + 2
         for _ in range(2):
             with pytest.raises(FencedError, match="partition 0"):
                 await first.write(VIEWS, row)
         assert await second.write(VIEWS, row) == second.offset + 1
         assert await other.write(VIEWS, row) == other.offset + 1, "the owner of another partition was fenced off"
-        for producer in (first, second, other):
-            await producer.close()
+        await asyncio.gather(fencer.producer.stop(), next_owner.producer.stop())
         seen = await look(settings)
         assert [record.key for record in seen.views[0]] == [
             fence_key(0), position_key(0), fence_key(0), position_key(0)]

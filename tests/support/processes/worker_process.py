@@ -24,9 +24,8 @@ from schemas.settings import Settings
 from schemas.topics import FACTS, VIEWS
 from streams.consumer.group_offsets import GroupOffsets
 from streams.core.fold.fold import Fold
-from streams.fold import partition
 from streams.ingest import agent as ingest
-from streams.kafka.fencing import FencedProducer
+from streams.kafka.fencing import FencedProducer, PartitionFencer
 from streams.kafka.producer import Headers
 from streams.worker.main import run
 
@@ -63,7 +62,7 @@ def arm(crash: str) -> None:
     elif point == "freeze":
         FencedProducer.write_records = crashing(True, write, _is_batch, signal.SIGSTOP)
     elif point == "claim":
-        partition.fence_partition = crashing(False, partition.fence_partition)
+        PartitionFencer.fence = crashing(False, PartitionFencer.fence)
     elif point == "log":
         ingest.wait_acknowledged = crashing(True, ingest.wait_acknowledged)
     elif point == "commit":

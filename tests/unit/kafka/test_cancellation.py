@@ -81,8 +81,8 @@ async def test_a_client_closes_completely_after_a_cancellation() -> None:
     assert task.cancelled()
 
 
-class _FencedProducer:
-    async def close(self) -> None: ...
+class _Fencer:
+    async def fence(self, partition: int) -> None: ...
 
 
 async def test_a_partition_is_revoked_even_if_its_loading_ignores_the_cancellation(
@@ -91,19 +91,15 @@ async def test_a_partition_is_revoked_even_if_its_loading_ignores_the_cancellati
     """A library may swallow the cancellation: the rebalance does not wait for the fold that is loading."""
     loading = asyncio.Event()
 
-    async def claim(*_: Any) -> _FencedProducer:
-        return _FencedProducer()
-
     class Loads(partition.PartitionProcessor):
         async def _start(self, held: Any) -> None:
             loading.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
-    monkeypatch.setattr(partition, "fence_partition", claim)
-    nothing = cast("Any", None)
+    nothing, fencer = cast("Any", None), cast("Any", _Fencer())
     partitions = agent.AssignedPartitions(
-        lambda number, _: Loads(number, Settings(_env_file=None), nothing, nothing), TaskSupervisor())
+        lambda number, _: Loads(number, Settings(_env_file=None), fencer, nothing, nothing), TaskSupervisor())
     partitions.start([0])
     await loading.wait()
     async with asyncio.timeout(5):
@@ -126,9 +122,9 @@ class _Writing(partition.PartitionProcessor):
 
 def _writing() -> agent.AssignedPartitions:
     _Writing.written = asyncio.Event()
-    nothing = cast("Any", None)
+    nothing, fencer = cast("Any", None), cast("Any", _Fencer())
     return agent.AssignedPartitions(
-        lambda number, _: _Writing(number, Settings(_env_file=None), nothing, nothing), TaskSupervisor())
+        lambda number, _: _Writing(number, Settings(_env_file=None), fencer, nothing, nothing), TaskSupervisor())
 
 
 async def test_a_worker_may_be_stopped_while_a_rebalance_revokes_its_partitions() -> None:
@@ -166,9 +162,6 @@ async def test_a_rebalance_does_not_wait_for_all_missing_records(monkeypatch: py
     """After an outage the missing records may take longer to read than the group's rebalance timeout."""
     taken: list[int] = []
 
-    async def claim(*_: Any) -> _FencedProducer:
-        return _FencedProducer()
-
     async def endless(*_: Any) -> AsyncIterator[Any]:
         for offset in itertools.count():
             yield [SimpleNamespace(offset=offset)]
@@ -184,11 +177,10 @@ async def test_a_rebalance_does_not_wait_for_all_missing_records(monkeypatch: py
 
         async def _commit_batch(self) -> None: ...
 
-    monkeypatch.setattr(partition, "fence_partition", claim)
     gaps = GapFiller(endless)
-    nothing = cast("Any", None)
+    nothing, fencer = cast("Any", None), cast("Any", _Fencer())
     partitions = agent.AssignedPartitions(
-        lambda number, _: Reads(number, Settings(_env_file=None), nothing, gaps), TaskSupervisor())
+        lambda number, _: Reads(number, Settings(_env_file=None), fencer, nothing, gaps), TaskSupervisor())
     partitions.start([0])
     partitions.reread(TP("attn.log", 0), 10**9)
     async with asyncio.timeout(5):
