@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
+from aiokafka import TopicPartition
 from support import events
 from support.kafka.brokers import KAFKA_ONLY
 from support.kafka.pipeline import (
@@ -212,3 +213,36 @@ async def test_a_new_claim_fences_off_the_previous_owner(stack: Stack) -> None:
         seen = await look(settings)
         assert [record.key for record in seen.views[0]] == [
             fence_key(0), position_key(0), fence_key(0), position_key(0)]
+
+
+async def test_partitions_share_a_request_and_are_fenced_one_by_one(stack: Stack) -> None:
+    """A fenced partition does not affect the batches of other partitions in the same request."""
+    async with stack(log_partitions=3) as settings:
+        await topics.ensure_topics(settings)
+        fencer, next_owner = PartitionFencer(settings), PartitionFencer(settings)
+        await asyncio.gather(fencer.producer.start(), next_owner.producer.start())
+        owned = [await fencer.fence(number) for number in range(3)]
+        taken = await next_owner.fence(1)
+        requests: list[set[int]] = []
+        send_request = fencer.producer._sender._send_produce_req
+
+        async def noted(node: int, batches: dict[TopicPartition, object]) -> None:
+            requests.append({tp.partition for tp in batches})
+            await send_request(node, batches)
+
+        fencer.producer._sender._send_produce_req = noted
+        for _ in range(3):
+            answers = await asyncio.gather(*[
+                each.write(VIEWS, [(position_key(each.partition), encode_row(PositionRow(next=1)))])
+                for each in owned], return_exceptions=True)
+            assert isinstance(answers[1], FencedError)
+            assert not isinstance(answers[0], BaseException)
+            assert not isinstance(answers[2], BaseException)
+        assert {0, 1, 2} in requests
+        again = await fencer.fence(1)  # the group assigns the partition to the first worker again
+        assert await again.write(VIEWS, [(position_key(1), encode_row(PositionRow(next=1)))]) == again.offset + 1
+        with pytest.raises(FencedError, match="partition 1"):
+            await taken.write(VIEWS, [(position_key(1), encode_row(PositionRow(next=2)))])
+        await asyncio.gather(fencer.producer.stop(), next_owner.producer.stop())
+        seen = await look(settings)
+        assert [len(seen.views[number]) for number in range(3)] == [4, 4, 4]
