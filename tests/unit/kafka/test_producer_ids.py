@@ -1,4 +1,4 @@
-"""A producer with one id per partition: each batch has the id, the epoch and the next sequence number of its partition."""
+"""A producer with an id per partition: each batch has the id, epoch and next sequence number of its partition."""
 
 from __future__ import annotations
 
