@@ -5,7 +5,9 @@ idle aiokafka consumer sends 3,500 requests per second, which costs a third of a
 After an empty response that came early, the consumer waits 10 % of the time since the last record, at most 20 ms: a
 record that closely follows another is not delayed. In `attn up`, writes of attn wake the consumer (`doorbell`), so it
 waits as long as the last record is ago, at least 20 ms and at most 250 ms. Foreign producers ring no bell: on source
-topics the wait is 10 % as well, at most 30 ms. No effect on a broker that honours `fetch_max_wait_ms`.
+topics the wait is 10 % as well, at most 30 ms. After 0.3 s of silence these waits end with a probe of the end offsets
+instead of a fetch (`append_probe`); the consumer fetches if one has changed, at the latest after 0.5 s. No effect on a
+broker that honours `fetch_max_wait_ms`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from weakref import WeakKeyDictionary
 from aiokafka.consumer.fetcher import Fetcher
 from prometheus_client import Counter
 
+from streams.kafka.append_probe import AppendProbe
 from streams.kafka.doorbell import SOURCES, Bell, BellDirectory, bell_of
 
 __all__ = ["install_throttle", "rest"]
@@ -33,6 +36,9 @@ _IDLE_RATIO = 0.1  # wait as a share of the time since the last record
 # Seconds: the longest wait. A foreign producer's record waits half of it on average, so it is short on source topics.
 _MAX_WAIT, _MAX_WAIT_SOURCES, _MAX_WAIT_WOKEN = 0.02, 0.03, 0.25
 _MIN_WAIT_WOKEN = 0.02
+# Seconds: source topics are probed after this silence; the longest time without a fetch. A partition that the consumer
+# resumes meanwhile waits for that fetch, so a busy consumer does not probe.
+_PROBE_AFTER, _MAX_WAIT_PROBED = 0.3, 0.5
 _EARLY_RATIO = 0.5  # a response is early before this share of fetch_max_wait_ms
 
 _FETCHES = Counter("attn_kafka_fetches_total", "Fetch requests to Kafka", ["outcome"])
@@ -56,12 +62,38 @@ class _Idle:
         self.last_record_at = began
         self._bells = bells
         self._bell: Bell | None = None
+        self._probe: AppendProbe | None = None
 
-    async def wait(self, now: float, request: Any) -> None:
+    async def wait(self, now: float, request: Any, address: tuple[str, int]) -> None:
+        """Waits until the next fetch. `address`: host and port of the broker."""
         names = {bell_of(topic) for topic, _ in request.topics}
+        silence = now - self.last_record_at
         bell = self._listen(names)
-        seconds = rest(now - self.last_record_at, names, woken=bell is not None)
-        await (asyncio.sleep(seconds) if bell is None else bell.wait(seconds))
+        seconds = rest(silence, names, woken=bell is not None)
+        if bell is None:
+            await asyncio.sleep(seconds)
+        elif SOURCES not in names or silence < _PROBE_AFTER:
+            await bell.wait(seconds)
+        else:
+            await self._wait_for_append(bell, seconds, request, address)
+
+    async def _wait_for_append(self, bell: Bell, seconds: float, request: Any, address: tuple[str, int]) -> None:
+        """Returns when a bell rings, when a partition has new records, or after `_MAX_WAIT_PROBED`. Probes every
+        `seconds`."""
+        until = time.monotonic() + _MAX_WAIT_PROBED
+        partitions = [(topic, [each[0] for each in of_topic]) for topic, of_topic in request.topics]
+        probe = self._probe_of(address)
+        while not await bell.wait(seconds) and time.monotonic() < until:
+            if await probe.has_changed(partitions):
+                return
+
+    def _probe_of(self, address: tuple[str, int]) -> AppendProbe:
+        if self._probe is not None and self._probe.address != address:
+            self._probe.close()
+            self._probe = None
+        if self._probe is None:
+            self._probe = AppendProbe(*address)
+        return self._probe
 
     def _listen(self, names: set[str]) -> Bell | None:
         """Returns the bell, which listens to these names; None if there are no bells."""
@@ -83,6 +115,9 @@ class _Idle:
         if self._bell is not None:
             self._bell.close()
             self._bell = None
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
 
 
 def install_throttle(bells: Path | None = None) -> None:
@@ -110,7 +145,8 @@ def install_throttle(bells: Path | None = None) -> None:
             state.last_record_at = now
         elif now - began < request._max_wait_ms / 1000 * _EARLY_RATIO:
             with suppress(asyncio.CancelledError):  # `Fetcher.close` cancels this task and awaits it
-                await state.wait(now, request)
+                broker = self._client.cluster.broker_metadata(node_id)
+                await state.wait(now, request, (broker.host, broker.port))
         return has_records
 
     @wraps(close)
