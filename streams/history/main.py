@@ -172,7 +172,7 @@ async def _kafka_consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]
         # During an outage of ClickHouse the consumer does not poll. Its heartbeats keep it in the group.
         max_poll_interval_ms=2**31 - 1,
         enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=1 << 20,
-        fetch_max_wait_ms=100,
+        fetch_max_wait_ms=500,
     )
     await reader.start()
     try:

@@ -84,7 +84,7 @@ class _Idle:
         partitions = [(topic, [each[0] for each in of_topic]) for topic, of_topic in request.topics]
         probe = self._probe_of(address)
         while not await bell.wait(seconds) and time.monotonic() < until:
-            if await probe.has_changed(partitions):
+            if probe.has_changed(partitions):
                 return
 
     def _probe_of(self, address: tuple[str, int]) -> AppendProbe:
