@@ -15,9 +15,7 @@ from collections.abc import Iterable
 from aiokafka.protocol.api import RequestHeader_v1
 from aiokafka.protocol.offset import OffsetRequest_v1
 
-__all__ = ["AppendProbe", "Partitions"]
-
-Partitions = Iterable[tuple[str, Iterable[int]]]  # topics with their partitions
+__all__ = ["AppendProbe", "end_offsets_request"]
 
 _LATEST = -1  # the timestamp that means the end offset
 _MAX_ANSWER = 1 << 20  # bytes; 36 partitions need 872
@@ -33,16 +31,15 @@ class AppendProbe:
         self.address = host, port
         self._timeout = timeout
         self._socket: socket.socket | None = None
-        self._asked = b""  # the last request
-        self._answer: bytes | None = None  # the answer to it
+        self._last_request = b""
+        self._answer: bytes | None = None  # to the last request
         self._correlation = 0
 
-    def has_changed(self, partitions: Partitions) -> bool:
+    def has_changed(self, asked: bytes) -> bool:
         """Returns whether a partition may have new records since the last call: its end offset is different, the
-        partitions are others, or the broker did not answer within 2 ms."""
-        asked = _request(partitions)
-        before = self._answer if asked == self._asked else None
-        self._asked, self._answer = asked, None
+        partitions are others, or the broker did not answer within 2 ms. `asked`: from `end_offsets_request`."""
+        before = self._answer if asked == self._last_request else None
+        self._last_request, self._answer = asked, None
         try:
             self._answer = self._ask(asked)
         except (OSError, ValueError):  # the answer of this request may still arrive: another connection next time
@@ -79,9 +76,9 @@ class AppendProbe:
         return received
 
 
-def _request(partitions: Partitions) -> bytes:
-    """Returns ListOffsets of the partitions with correlation id 0, without its length. aiokafka shuffles the topics, so
-    they are sorted here."""
+def end_offsets_request(partitions: Iterable[tuple[str, Iterable[int]]]) -> bytes:
+    """Returns ListOffsets of the topics' partitions with correlation id 0, without its length. aiokafka shuffles the
+    topics, so they are sorted here."""
     topics = sorted((topic, [(each, _LATEST) for each in sorted(of_topic)]) for topic, of_topic in partitions)
     request = OffsetRequest_v1(-1, topics)
     return bytes(RequestHeader_v1(request, 0, "attn").encode() + request.encode())

@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 from aiokafka.consumer.fetcher import Fetcher
 from prometheus_client import Counter
 
-from streams.kafka.append_probe import AppendProbe
+from streams.kafka.append_probe import AppendProbe, end_offsets_request
 from streams.kafka.doorbell import SOURCES, Bell, BellDirectory, bell_of
 
 __all__ = ["install_throttle", "rest"]
@@ -81,10 +81,10 @@ class _Idle:
         """Returns when a bell rings, when a partition has new records, or after `_MAX_WAIT_PROBED`. Probes every
         `seconds`."""
         until = time.monotonic() + _MAX_WAIT_PROBED
-        partitions = [(topic, [each[0] for each in of_topic]) for topic, of_topic in request.topics]
+        asked = end_offsets_request((topic, [each[0] for each in of_topic]) for topic, of_topic in request.topics)
         probe = self._probe_of(address)
         while not await bell.wait(seconds) and time.monotonic() < until:
-            if probe.has_changed(partitions):
+            if probe.has_changed(asked):
                 return
 
     def _probe_of(self, address: tuple[str, int]) -> AppendProbe:

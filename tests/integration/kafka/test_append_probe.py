@@ -17,9 +17,11 @@ from confluent_kafka import Producer
 from ops.embedded.broker import EmbeddedBroker
 from schemas.settings import Settings
 from streams.kafka import doorbell, idle_fetch
-from streams.kafka.append_probe import AppendProbe
+from streams.kafka.append_probe import AppendProbe, end_offsets_request
 
-_PARTITIONS = [("plans", (0, 1)), ("waitpoints", (0, 1))]
+_PARTITIONS = end_offsets_request([("plans", (0, 1)), ("waitpoints", (0, 1))])
+_OTHER_ORDER = end_offsets_request([("waitpoints", (1, 0)), ("plans", (1, 0))])
+_FEWER = end_offsets_request([("plans", (0, 1))])
 
 
 @pytest.fixture
@@ -41,14 +43,14 @@ async def test_each_append_is_seen_once(own_broker: EmbeddedBroker) -> None:
         foreign = Producer({"bootstrap.servers": own_broker.bootstrap})
         async with AIOKafkaProducer(bootstrap_servers=own_broker.bootstrap) as producer:
             for topic, partition in (("plans", 1), ("waitpoints", 0), ("waitpoints", 0)):
-                assert not probe.has_changed(reversed(_PARTITIONS)), "the order of topics does not matter"
+                assert not probe.has_changed(_OTHER_ORDER), "the order of topics does not matter"
                 await producer.send_and_wait(topic, b"x", partition=partition)
                 assert probe.has_changed(_PARTITIONS)
                 foreign.produce(topic, b"y", partition=partition)
                 assert await asyncio.to_thread(foreign.flush, 60) == 0
                 assert probe.has_changed(_PARTITIONS)
         assert not probe.has_changed(_PARTITIONS)
-        assert probe.has_changed(_PARTITIONS[:1]), "other partitions"
+        assert probe.has_changed(_FEWER), "other partitions"
     finally:
         probe.close()
 
