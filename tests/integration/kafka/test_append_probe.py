@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,7 @@ async def test_a_foreign_record_after_silence_arrives_long_before_the_next_fetch
         monkeypatch.setattr(Fetcher, name, getattr(Fetcher, name))
     monkeypatch.setattr(idle_fetch, "_MAX_WAIT_PROBED", 600.0)
     monkeypatch.setattr(idle_fetch, "_PROBE_AFTER", 0.0)
+    monkeypatch.setattr(idle_fetch, "AppendProbe", partial(AppendProbe, timeout=30.0))  # the machine may be busy
     bells = doorbell.directory(Settings(_env_file=None, data_dir=tmp_path, kafka=own_broker.bootstrap))
     doorbell.make_directory(bells, wanted=True)
     idle_fetch.install_throttle(bells)
@@ -96,8 +97,8 @@ async def test_a_foreign_record_after_silence_arrives_long_before_the_next_fetch
         for number in range(5):
             waiting = asyncio.create_task(consumer.getone())
             await asyncio.sleep(0.3)
-            empty, began = fetches._value.get(), time.monotonic()
+            empty = fetches._value.get()
             await asyncio.sleep(0.5)
-            assert fetches._value.get() - empty <= 2 + (time.monotonic() - began)  # 33 per second without the probe
+            assert fetches._value.get() - empty <= 2  # 16 without the probe
             await producer.send_and_wait("plans", b"%d" % number, partition=number % 2)
             assert (await asyncio.wait_for(waiting, 60)).value == b"%d" % number
