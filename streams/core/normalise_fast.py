@@ -1,15 +1,16 @@
 """Fast path of the validation: one pass of msgspec, at a third of the cost of pydantic.
 
 The pydantic models in schemas.sources are the contract. The msgspec types here are derived from their fields,
-constraint
-by constraint; the import fails if a constraint is unknown. The fast path may refuse an event that the models accept,
-never the other way round (tests/unit/core/test_normalise_fast.py). The models then decide, and give the reason.
+constraint by constraint, when the first event of a type arrives; an unknown constraint fails, so a test derives all of
+them. The fast path may refuse an event that the models accept, never the other way round
+(tests/unit/core/test_normalise_fast.py). The models then decide, and give the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
@@ -22,7 +23,7 @@ from schemas import scalars, sources
 from schemas.asking.ask import Ask
 from schemas.log import NO_PAYLOAD
 from schemas.scalars import parse_clamped_timestamp, parse_timestamp
-from schemas.sources import MODELS, CloudEvent, EventData
+from schemas.sources import MODELS, EventData
 
 __all__ = ["ValidatedEvent", "validate_fast"]
 
@@ -54,10 +55,9 @@ class _Type(NamedTuple):
 
 def validate_fast(event_type: str, value: bytes) -> ValidatedEvent | None:
     """Returns the event of a structured CloudEvent whose value is JSON. None: the model has to decide."""
-    checks = _TYPES.get(event_type)
-    if checks is None:
+    if event_type not in _TYPES:
         return None
-    decode, (own, in_data), times = checks
+    decode, (own, in_data), times = _type(event_type)
     try:
         event = decode(value)
         for text in own(event) + in_data(event.data) if event.data is not None else own(event):
@@ -136,6 +136,7 @@ def _has_validator(annotation: Any, func: Callable[..., Any]) -> bool:
     return any(_has_validator(part, func) for part in parts)
 
 
+@cache
 def _hints(model: type[BaseModel]) -> dict[str, Any]:
     """Returns field -> annotation with its constraints."""
     hints = get_type_hints(model, include_extras=True)
@@ -155,7 +156,11 @@ def _texts(model: type[BaseModel]) -> Callable[[Any], tuple[str | None, ...]]:
     return attrgetter(*(name for name, hint in _hints(model).items() if _has_validator(hint, scalars.not_blank)))
 
 
-def _type(model: type[CloudEvent]) -> _Type:
+@cache
+def _type(event_type: str) -> _Type:
+    """Derives the msgspec types of an event type when its first event arrives: all of them would delay a start by
+    0.1 s."""
+    model = MODELS[event_type]
     field = model.model_fields["data"]
     data: Any = field.annotation
     checked = _to_struct(data, _NOT_EMPTY)
@@ -166,7 +171,7 @@ def _type(model: type[CloudEvent]) -> _Type:
 
 
 # The model decides on reports of decisions, which are rare.
-_TYPES = {
-    event_type: _type(model) for event_type, model in MODELS.items()
+_TYPES = frozenset(
+    event_type for event_type, model in MODELS.items()
     if issubclass(cast("type[BaseModel]", model.model_fields["data"].annotation), EventData)
-}
+)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -42,18 +43,23 @@ _IMMUTABLE = "public, max-age=31536000, immutable"
 _VERSIONED_PATH = re.compile(r"(v-[0-9a-f]{12})/(.+)")
 
 
-class _File(NamedTuple):
-    """A file with its content type, its bytes plain and gzipped, and its quoted ETag."""
+@dataclass(frozen=True)
+class _File:
+    """A file with its content type, its bytes and its quoted ETag."""
 
     type: str
     body: bytes
-    gzipped: bytes
     etag: str
+
+    @cached_property
+    def gzipped(self) -> bytes:
+        """The bytes, compressed when a client first requests them: all files take 100 ms, which a start would wait."""
+        return gzip.compress(self.body, 9, mtime=0)
 
 
 def _make_file(suffix: str, body: bytes) -> _File:
     etag = hashlib.sha256(body).hexdigest()[:20]
-    return _File(_TYPES[suffix], body, gzip.compress(body, 9, mtime=0), f'"{etag}"')
+    return _File(_TYPES[suffix], body, f'"{etag}"')
 
 
 def _load_files(root: Path) -> dict[str, _File]:
@@ -84,13 +90,11 @@ def _response(request: Request, file: _File | None, cache_control: str = _REVALI
 @router.get("/")
 async def get_page(request: Request) -> Response:
     """Returns the page of the dashboard."""
-    """Returns the page of the dashboard."""
     return _response(request, _PAGE)
 
 
 @router.get("/static/{name:path}")
 async def get_static_file(request: Request, name: str) -> Response:
-    """Returns a static file. Under the current VERSION it may be cached for a year. Raises ApiError 404."""
     """Returns a static file. Under the current VERSION it may be cached for a year. Raises ApiError 404."""
     versioned = _VERSIONED_PATH.fullmatch(name)
     if versioned is None:

@@ -134,3 +134,9 @@ def test_the_examples_are_validated_by_the_fast_path() -> None:
 def test_an_unknown_validation_rule_is_an_error(annotation: Any) -> None:
     with pytest.raises(TypeError, match="no msgspec"):
         quick_module._to_msgspec_type(annotation, {})
+
+
+@pytest.mark.parametrize("event_type", sorted(quick_module._TYPES))
+def test_the_types_of_each_event_can_be_derived(event_type: str) -> None:
+    """They are derived when the first event of a type arrives."""
+    assert quick_module._type(event_type) is quick_module._type(event_type)
