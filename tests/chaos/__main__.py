@@ -1,6 +1,6 @@
-"""`python -m chaos --seed N --minutes M`: everything is killed, paused and starved, then compared with the model.
+"""`python -m chaos --seed N --minutes M` injects faults into a running attn, then compares it with a reference model.
 
-Ends with 1 when anything differs, and says what and where all of it is kept.
+Exits with 1 if anything differs, and prints the differences and the directory of logs and topics.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["main"]
 
 def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description="attn under faults, against a model.")
-    parser.add_argument("--seed", type=int, default=1, help="the schedule and the load follow from it")
-    parser.add_argument("--minutes", type=float, default=2.0, help="how long there are faults, if nothing is held up")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the schedule and of the load")
+    parser.add_argument("--minutes", type=float, default=2.0, help="minutes with faults, without pauses for recovery")
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=3)
     parser.add_argument("--workers", type=int, choices=(1, 2, 3), default=2)
     parser.add_argument("--edges", type=int, choices=(1, 2, 3), default=2)
@@ -36,16 +36,16 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", default=[], choices=list(KINDS), metavar="KIND",
         help="only this kind of fault; may be repeated")
-    parser.add_argument("--rate", type=float, default=25.0, help="generated events a second")
+    parser.add_argument("--rate", type=float, default=25.0, help="generated events per second")
     parser.add_argument("--load", type=Path, metavar="FILE", help="JSON lines of real events (also .gz), sent evenly")
-    parser.add_argument("--at-most", type=float, metavar="MINUTES", help="then the faults end, however many are left")
+    parser.add_argument("--at-most", type=float, metavar="MINUTES", help="no fault begins after this time")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report there, .md or .json")
     parser.add_argument("--home", type=Path, metavar="DIR", help="keep all state and logs there")
     return parser.parse_args(given)
 
 
 def main(given: list[str] | None = None) -> int:
-    """0: nothing differs. 1: something does, or the run could not go on."""
+    """Returns 0 if nothing differs, 1 if something does or the run failed."""
     asked = _arguments(given)
     if why := missing():
         raise SystemExit(f"chaos needs Apache Kafka: {why}")
@@ -72,7 +72,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 def _quiet() -> None:
-    """Clients complain about brokers that we kill; parts have logs of their own."""
+    """Silences the warnings of clients about killed brokers. Each process has its own log file."""
     logging.basicConfig(level=logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 

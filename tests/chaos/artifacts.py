@@ -1,4 +1,4 @@
-"""What a run leaves behind for whoever looks for a cause."""
+"""Files that a run keeps for the search for a cause."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from chaos.checks.topics import Records
 
-__all__ = ["dump", "said_at_the_end"]
+__all__ = ["dump", "last_errors"]
 
 
 def dump(path: Path, records: Records) -> None:
-    """All records as JSON lines."""
+    """Writes all records as JSON lines."""
     with gzip.open(path, "wt", compresslevel=1) as file:
         for partition, own in records.items():
             for record in own:
@@ -23,13 +23,16 @@ def dump(path: Path, records: Records) -> None:
                 file.write(json.dumps([partition, record.offset, record.timestamp, key, value]) + "\n")
 
 
-def said_at_the_end(directory: Path) -> dict[str, int]:
-    """What parts said when they ended by themselves, and how often: numbers are left out, so that alike is alike."""
+def last_errors(directory: Path) -> dict[str, int]:
+    """Returns the last errors of processes that ended by themselves, with their counts.
+
+    Numbers become `N`, so that equal errors count as one.
+    """
     found: Counter[str] = Counter()
     for path in sorted(directory.glob("*.log")):
         for line in path.read_text(errors="replace").splitlines():
             if '"event": "failed"' in line:
                 error = str(json.loads(line).get("exception", "")).strip().splitlines()
-                said = re.sub(r"\d+", "N", error[-1] if error else "nothing")[:200]
-                found[f"{path.stem.partition('-')[0]}: {said}"] += 1
+                message = re.sub(r"\d+", "N", error[-1] if error else "nothing")[:200]
+                found[f"{path.stem.partition('-')[0]}: {message}"] += 1
     return dict(found.most_common())

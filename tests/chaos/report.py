@@ -1,4 +1,4 @@
-"""What a run found, as JSON and as Markdown."""
+"""The result of a run, as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Report"]
 
 @dataclass
 class Report:
-    """`silent`: by kind of fault, how many there were and for how long readers saw nothing new (seconds)."""
+    """`silent`: for each kind of fault, its count and how long readers received nothing new, in seconds."""
 
     seed: int
     command: str
@@ -27,8 +27,8 @@ class Report:
     faults: int = 0
     silent: dict[str, Figures] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)  # what else is worth knowing, by what it is
-    ends: Mapping[str, int] = field(default_factory=dict)  # parts that ended by themselves, by what they said
+    numbers: dict[str, Any] = field(default_factory=dict)  # further figures by their name
+    ends: Mapping[str, int] = field(default_factory=dict)  # last errors of ended processes, with their counts
     differences: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
@@ -46,8 +46,8 @@ class Report:
         if self.skipped:
             lines += ["", *(f"Not done: {kind}: {why}." for kind, why in self.skipped.items())]
         if self.ends:
-            lines += ["", "Parts that ended by themselves and were started again:", ""]
-            lines += [f"- {count} × {said}" for said, count in self.ends.items()]
+            lines += ["", "Processes that ended by themselves and were restarted:", ""]
+            lines += [f"- {count} × {error}" for error, count in self.ends.items()]
         if self.differences:
             lines += ["", "Differences:", "", "```", *self.differences, "```"]
         return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""One run: start everything, send, break, let it settle, compare."""
+"""One run: starts all processes, sends events, injects faults, waits until everything is processed, compares."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from typing import Any
 
 from support.model import Model, Reader
 
-from chaos.artifacts import dump, said_at_the_end
+from chaos.artifacts import dump, last_errors
 from chaos.checks import council as decisions
 from chaos.checks.feed_gaps import by_kind
 from chaos.checks.topics import Watch
 from chaos.checks.verify import Topics, caught_up, check_edges, check_history, check_readers, check_topics
 from chaos.environment.disk_throttle import Throttle
-from chaos.environment.edge_client import Asker, now
+from chaos.environment.edge_client import EdgeClient, now
 from chaos.environment.stack import Stack
 from chaos.faults.injector import Faults
 from chaos.faults.schedule import HEAVIEST, Fault, schedule
@@ -40,27 +40,27 @@ from schemas.topics import VIEWS
 
 __all__ = ["Plan", "Stuck", "run"]
 
-_PARTITIONS = 6  # of the log: each worker has some, whether there are one, two or three
-_BEATS = 5.0  # a second, in each partition
+_PARTITIONS = 6  # of the log; one, two or three workers share them
+_BEATS = 5.0  # events per second and partition
 _PRODUCERS = 4
 _PEOPLE = 6
 _COUNCILS = 3  # workspaces in which people decide
-_WARM = 5.0  # seconds without faults before the first
-_CALM = 8.0  # no new fault while some reader has seen nothing new for so long: something must always recover
-_STUCK = 420.0  # and when that lasts so long, that is what the run found
+_WARM = 5.0  # seconds before the first fault
+_CALM = 8.0  # seconds of silence at a reader during which no further fault begins: attn must recover first
+_STUCK = 420.0  # seconds of such silence after which the run fails
 _SETTLE = 600.0
 _PROGRESS = 10.0
 _LONG = 5.0  # minutes
 
 
 class Stuck(Exception):
-    """Nothing recovered."""
+    """Readers received nothing new for `_STUCK` seconds."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. `every`: seconds between faults, on average; `rate`: events a second beside the beats; `file`: JSON
-    lines of real events, instead of generated ones."""
+    """Parameters of a run. `every`: mean seconds between faults; `rate`: events per second beside the beats; `file`:
+    JSON lines of real events instead of generated ones."""
 
     seed: int
     minutes: float
@@ -70,16 +70,16 @@ class Plan:
     every: float = 2.0
     rate: float = 25.0
     file: Path | None = None
-    at_most: float | None = None  # minutes after which there are no more faults, however many are left
+    at_most: float | None = None  # minutes after which no fault begins, even if some are left
     only: tuple[str, ...] = ()  # the kinds of faults; empty: all
 
 
-def told(line: str) -> None:
+def log_progress(line: str) -> None:
     print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
 class Run:
-    """The parts of a run that know each other. `home` holds all it leaves behind."""
+    """State of a run. `home`: directory of its logs, topics and data."""
 
     def __init__(self, plan: Plan, home: Path, report: Report) -> None:
         self.plan, self.home, self.report = plan, home, report
@@ -90,7 +90,7 @@ class Run:
         self.load = self._load()
         self.producers = [Producer(self.stack.settings, str(number)) for number in range(_PRODUCERS)]
         self.beats = Beats(self.stack.settings, beating(_PARTITIONS), _BEATS)
-        self.askers: list[Asker] = []
+        self.edges: list[EdgeClient] = []
         self.followers: list[Follower] = []  # the first ones read beats
         self.topics: Topics | None = None
         self.hook = Hook(self.stack.settings, plan.seed)
@@ -105,14 +105,14 @@ class Run:
         return load(plan.seed, lines, _PRODUCERS)
 
     async def run(self) -> None:
-        """Fills the report. Raises what stopped the run itself."""
+        """Fills the report. Raises the error that stopped the run."""
         async with self.hook.serve(self.stack.hook_port), self.stack:
-            told(f"all is ready: Kafka at {self.stack.kafka.bootstrap}, edges at {', '.join(self.stack.urls)}")
-            self.askers = [Asker(url, self.stack.data_dir) for url in self.stack.urls]
+            log_progress(f"ready: Kafka at {self.stack.kafka.bootstrap}, edges at {', '.join(self.stack.urls)}")
+            self.edges = [EdgeClient(url, self.stack.data_dir) for url in self.stack.urls]
             self.followers = self._readers()
-            self.desks = Desks(_PEOPLE, self.plan.seed, self.stack.urls, self.askers[0])
+            self.desks = Desks(_PEOPLE, self.plan.seed, self.stack.urls, self.edges[0])
             self.council = Council(
-                _COUNCILS, self.plan.seed, self.stack.settings, self.stack.urls, self.askers[0], http=True)
+                _COUNCILS, self.plan.seed, self.stack.settings, self.stack.urls, self.edges[0], http=True)
             await self.producers[0].send(self.desks.fill(now()))
             stop = asyncio.Event()
             reading = [asyncio.create_task(one.run(), name=f"reader {one.name}") for one in self.followers]
@@ -128,7 +128,7 @@ class Run:
             try:
                 await self._break(reading + sending)
                 stop.set()
-                told("no more faults; waiting until all is sent")
+                log_progress("no further faults; waiting until all events are sent")
                 await asyncio.gather(*sending)
                 await self._compare()
             finally:
@@ -136,14 +136,14 @@ class Run:
                     task.cancel()
                 await asyncio.gather(*reading, *sending, return_exceptions=True)
                 self._number()
-                for asker in self.askers:
-                    asker.client.close()
+                for edge in self.edges:
+                    edge.client.close()
                 for producer in self.producers:
                     await producer.close()
                 self.throttle.close()
 
     def _readers(self) -> list[Follower]:
-        """One of each beating workspace, begun on one edge or the other; and of the others' some of every sort."""
+        """Returns one reader for each workspace with beats, spread over the edges, and some of each role for others."""
         beats = [(ws, Reader("pulse", "VIEWER"), 500) for ws in beating(_PARTITIONS)]
         busy = Counter(line["value"]["workspaceid"] for line in self.load.lines)
         names = [name for name, _ in busy.most_common(4)]
@@ -151,7 +151,7 @@ class Run:
                  (Reader("zoe", "VIEWER"), 1000)]
         others = [(names[number % len(names)], *sort) for number, sort in enumerate(sorts * 2)]
         return [
-            Follower(self.askers[0], self.stack.urls, ws, reader, limit, first=number)
+            Follower(self.edges[0], self.stack.urls, ws, reader, limit, first=number)
             for number, (ws, reader, limit) in enumerate([*beats, *beats[::-1], *others])
         ]
 
@@ -160,7 +160,7 @@ class Run:
         return self.followers[:2 * _PARTITIONS]
 
     async def _break(self, tasks: list[asyncio.Task[Any]]) -> None:
-        """All faults of the schedule, later where nothing would recover otherwise."""
+        """Injects all faults of the schedule. Delays a fault while a reader waits for recovery."""
         await asyncio.sleep(_WARM)
         plan = self.plan
         due = schedule(plan.seed, plan.minutes * 60, plan.every, plan.brokers, plan.only)
@@ -181,16 +181,16 @@ class Run:
                 self._progress(number, due, shown - begun, held)
         await self.faults.over()
         self.report.minutes = (time.monotonic() - begun) / 60
-        self.report.numbers["seconds without new faults, for something to recover"] = round(held)
+        self.report.numbers["seconds of delay of faults, for recovery"] = round(held)
 
     def _progress(self, number: int, due: list[Fault], passed: float, held: float) -> None:
         sent = sum(one.acknowledged for one in self.producers) + len(self.beats.lines)
-        told(f"{passed / 60:.1f} min: {number} of {len(due)} faults ({self.faults.busy} on), {sent:,} sent, "
+        log_progress(f"{passed / 60:.1f} min: {number} of {len(due)} faults ({self.faults.busy} on), {sent:,} sent, "
              f"longest silence now {self._silence():.1f} s, held for {held:.0f} s, {self.watch.claims} claims, "
              f"{sum(one.connects for one in self.followers)} connects")
 
     def _check(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Raises what a part of the harness died of, or a reader found."""
+        """Raises the error of a task of the harness, or the difference that a reader noticed."""
         self.faults.check()
         self.stack.check()
         for task in tasks:
@@ -198,12 +198,12 @@ class Run:
                 raise error
 
     def _silence(self) -> float:
-        """For how long the reader worst off has seen nothing new."""
+        """Returns the seconds since the last new frame, of the reader for which it is longest."""
         now = time.monotonic()
         return max(now - one.seen[-1] if one.seen else 0.0 for one in self.pulses if one.wrong is None)
 
     async def _until_calm(self) -> float:
-        """Waits while readers see nothing; how long that was."""
+        """Waits until every reader has received something new. Returns the seconds of waiting."""
         begun = time.monotonic()
         while self._silence() > _CALM / 2:
             if time.monotonic() - begun > _STUCK:
@@ -213,39 +213,39 @@ class Run:
         return time.monotonic() - begun
 
     async def _compare(self) -> None:
-        """Every check there is; differences go to the report."""
+        """Runs all checks and adds the differences to the report."""
         found = self.report.differences
         settings = self.stack.settings
         await self.stack.ready(_SETTLE)
         begun = time.monotonic()
         if waiting := await decisions.settled(self.stack, self.watch, self.hook, _SETTLE):
-            found.append(f"decisions never came to an end: {waiting}")
+            found.append(f"decisions did not end: {waiting}")
         if behind := await caught_up(settings, self.watch, _SETTLE):
-            found.append(f"never caught up: {behind}")
-        self.report.numbers["seconds from the last fault until all was caught up"] = time.monotonic() - begun
-        told("caught up; comparing")
+            found.append(f"not caught up: {behind}")
+        self.report.numbers["seconds from the last fault until everything was processed"] = time.monotonic() - begun
+        log_progress("caught up; comparing")
         asked = [line for one in self.council.questions for line in one.lines]
         model = Model([*self.load.lines, *self.beats.lines, *self.desks.lines, *asked])
         self.report.numbers["events"] = len(model)
-        found += await check_readers(self.followers, self.askers)
-        told("readers are compared")
+        found += await check_readers(self.followers, self.edges)
+        log_progress("compared: readers")
         self._silences()
-        # The model knows what sources do; what people did is compared with what they were told.
+        # The model covers the events of sources. Writes of people are compared with the responses that they received.
         found += await check_edges(
-            model, self.askers, sorted(model.events.keys() - self.desks.names - self.council.names), 3, told)
+            model, self.edges, sorted(model.events.keys() - self.desks.names - self.council.names), 3, log_progress)
         self.topics = await Topics.read(settings, self.watch)
         found += await asyncio.to_thread(
             check_topics, self.topics, self.watch, model, self.load.garbage, self.council.names)
         differ, numbers = await asyncio.to_thread(
-            decisions.check, self.stack, self.topics, self.council, self.hook, self.askers)
+            decisions.check, self.stack, self.topics, self.council, self.hook, self.edges)
         found += differ
         self.report.numbers |= numbers
-        found += await asyncio.to_thread(self.desks.differences, self.askers, self.topics.all_facts)
-        told("topics, and what people did, are compared")
+        found += await asyncio.to_thread(self.desks.differences, self.edges, self.topics.all_facts)
+        log_progress("compared: topics, writes of people")
         if not await self.stack.remove("history-1"):
             found.append("history did not end within its time")
         found += await check_history(self.topics, settings)
-        told("the history is compared")
+        log_progress("compared: the history")
 
     def _silences(self) -> None:
         weight = {name: order for order, name in enumerate(reversed(HEAVIEST))}
@@ -254,46 +254,46 @@ class Run:
             usual=4 / _BEATS)
 
     def _number(self) -> None:
-        """What is worth knowing besides."""
+        """Adds further figures to the report."""
         self.report.faults = len(self.faults.done)
         self.report.skipped = self.faults.skipped
-        self.report.ends = said_at_the_end(self.home / "logs")
+        self.report.ends = last_errors(self.home / "logs")
         self.report.numbers |= {
             "records sent, garbage and repeats included":
                 sum(map(len, self.load.sends)) + len(self.beats.lines) + len(self.desks.lines),
             **self.desks.numbers, **self.council.numbers,
-            "sends whose end was not known, so sent again": sum(one.again for one in self.producers) + self.beats.again,
+            "sends with an unknown result, sent again": sum(one.again for one in self.producers) + self.beats.again,
             "clock skew of the producers, minutes": ", ".join(f"{skew / 6e7:+.0f}" for skew in self.load.skews),
             "batches of rows": self.watch.batches,
             "claims of a partition": self.watch.claims,
-            "batches cut off by the death of their writer": self.watch.torn,
+            "batches cut off by the kill of their writer": self.watch.torn,
             "batches out of turn": len(self.watch.stale),
             "readers": len(self.followers),
-            "connections they made": sum(one.connects for one in self.followers),
-            "frames they got": sum(one.frames for one in self.followers),
-            "snapshots they got": sum(one.snapshots for one in self.followers),
+            "connections of readers": sum(one.connects for one in self.followers),
+            "frames of readers": sum(one.frames for one in self.followers),
+            "snapshots of readers": sum(one.snapshots for one in self.followers),
         }
         if self.topics is not None:
             written = sum(map(self.watch.next, self.topics.views))
             left = sum(map(len, self.topics.views.values()))
             self.report.numbers |= {
-                "facts told again": self.topics.repeats,
+                "facts written again": self.topics.repeats,
                 f"records of {VIEWS}": f"{written:,}, {written - left:,} of them compacted away when compared",
             }
 
     def keep_topics(self) -> None:
-        """Everything that was read back, as JSON lines, for whoever looks for the cause."""
+        """Writes all records of the topics and the last frames of readers to `home`."""
         for follower in self.followers:
             if follower.wrong:
                 name = re.sub(r"\W+", "-", follower.name)
-                (self.home / f"reader-{name}.json").write_text(json.dumps(follower.told(), indent=1))
+                (self.home / f"reader-{name}.json").write_text(json.dumps(follower.last_frames(), indent=1))
         if self.topics is not None:
             for name in ("log", "views", "facts", "letters", "decisions"):
                 dump(self.home / f"{name}.jsonl.gz", getattr(self.topics, name))
 
 
 async def run(plan: Plan, home: Path, report: Report) -> Run:
-    """Runs it; the report is filled, whatever happens."""
+    """Runs the plan. The report is filled even if the run fails."""
     one = Run(plan, home, report)
     me = asyncio.current_task()
     assert me is not None
@@ -301,5 +301,5 @@ async def run(plan: Plan, home: Path, report: Report) -> Run:
     try:
         await one.run()
     except Exception as error:
-        report.differences.append(f"the run itself stopped: {error!r}")
+        report.differences.append(f"the run failed: {error!r}")
     return one

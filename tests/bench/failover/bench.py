@@ -27,7 +27,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from support.model import Reader
 
 from bench.failover.marks import Mark, marks_of, silence, table
-from chaos.environment.edge_client import Asker
+from chaos.environment.edge_client import EdgeClient
 from chaos.environment.stack import Stack
 from chaos.workload.feed_readers import Follower
 from chaos.workload.load import beating
@@ -96,10 +96,10 @@ class Bench:
         self._restarted: list[Mark] = []
 
     def read(self) -> None:
-        asker = Asker(self.stack.urls[0], self.stack.data_dir)
+        edge = EdgeClient(self.stack.urls[0], self.stack.data_dir)
         workspaces = beating(PARTITIONS)
         self.readers = [
-            Follower(asker, self.stack.urls, ws, Reader("pulse", "VIEWER"), 500, first=number)
+            Follower(edge, self.stack.urls, ws, Reader("pulse", "VIEWER"), 500, first=number)
             for number, ws in enumerate([*workspaces, *workspaces[::-1]])]
 
     async def calm(self) -> None:

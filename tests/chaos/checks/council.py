@@ -1,4 +1,4 @@
-"""Everything about decisions: waits until all is done, then runs the checks of `chaos.checks.decisions`."""
+"""Waits until all decisions have ended, then runs the checks of `chaos.checks.decisions`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.model import Reader
 from chaos.checks.decisions import LogReplay, answers_differ, decisions_of, effects_differ
 from chaos.checks.topics import Watch, committed, ends
 from chaos.checks.verify import Topics
-from chaos.environment.edge_client import Asker
+from chaos.environment.edge_client import EdgeClient
 from chaos.environment.stack import RECEIVERS, Stack
 from chaos.workload.council import Council
 from chaos.workload.hook import Hook
@@ -25,11 +25,11 @@ from schemas.views import decode_row
 
 __all__ = ["check", "settled"]
 
-_QUIET = 3  # looks in a row at which nothing is under way
+_QUIET = 3  # polls in a row without a decision under way
 
 
 async def settled(stack: Stack, watch: Watch, hook: Hook, seconds: float) -> str | None:
-    """Waits until the receivers have answered every decision; returns what is under way after `seconds`."""
+    """Waits until the receivers have confirmed every decision. Returns what is under way after `seconds`, else None."""
     until, quiet, reason = time.monotonic() + seconds, 0, ""
     while quiet < _QUIET:
         try:
@@ -45,11 +45,11 @@ async def settled(stack: Stack, watch: Watch, hook: Hook, seconds: float) -> str
 
 async def _under_way(stack: Stack, watch: Watch, hook: Hook) -> str:
     if not hook.idle:
-        return "the HTTP receiver has yet to close items"
+        return "the HTTP receiver has not closed all items"
     there, done = await ends(stack.settings, [DECISIONS]), await committed(stack.settings, RECEIVERS)
     left = {place.partition: end - done.get(place, 0) for place, end in there.items() if end > done.get(place, 0)}
     if left:
-        return f"{RECEIVERS} has yet to read {left} of {DECISIONS}"
+        return f"{RECEIVERS} has not read {left} of {DECISIONS}"
     rows = [row for number in range(stack.settings.log_partitions) for key, value in watch.rows(number).items()
             if key.startswith(b"c:") and isinstance(row := decode_row(key, value), DecisionRow)]
     open_rows = [row.id for row in rows if row.state in ("made", "sending") and row.published and row.returned is None]
@@ -57,9 +57,9 @@ async def _under_way(stack: Stack, watch: Watch, hook: Hook) -> str:
 
 
 def check(
-    stack: Stack, topics: Topics, council: Council, hook: Hook, askers: Sequence[Asker],
+    stack: Stack, topics: Topics, council: Council, hook: Hook, edges: Sequence[EdgeClient],
 ) -> tuple[list[str], dict[str, Any]]:
-    """All differences, and what is worth knowing."""
+    """Returns all differences, and figures for the report."""
     found = [line for one in council.people for line in one.wrong]
     lines = {(one.ws, line["value"]["source"], line["value"]["id"]): line
              for one in council.questions for line in one.lines}
@@ -67,11 +67,11 @@ def check(
     rows: dict[str, DecisionRow] = {}
     for partition, fold in topics.folds.items():
         replay = LogReplay(stack.settings, fold, _in(topics, partition, council.names), lines)
-        replay.take(topics.log[partition])
+        replay.replay(topics.log[partition])
         found += replay.differences[:10]
         rows |= {name: row for name, row in decisions_of(fold).items() if row.ws in council.names}
     readers = {user: Reader(user, role) for user, role in PEOPLE}
-    found += answers_differ(council.answers, rows, askers, readers)
+    found += answers_differ(council.answers, rows, edges, readers)
     differ, late = effects_differ(stack.ledger, hook.effects, rows, _taken_back(topics))
     states: dict[str, int] = {}
     for row in rows.values():
@@ -88,14 +88,14 @@ def check(
 
 
 def _in(topics: Topics, partition: int, names: set[str]) -> set[str]:
-    """Those of the workspaces that are in this partition."""
+    """Returns the workspaces of this partition."""
     return {ws for ws in names if any(event[0] == ws for event in topics.folds[partition].events)}
 
 
 def _closings(topics: Topics, names: set[str]) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """The events of receivers, as they are on the source topics.
+    """Returns the events of receivers from the source topics.
 
-    A receiver that was killed sends an event again, with the same id and a later time: the first one counts.
+    A killed receiver sends an event again, with the same id and a later time. The first one counts.
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for topic, partitions in topics.sources.items():
@@ -111,7 +111,7 @@ def _closings(topics: Topics, names: set[str]) -> dict[tuple[str, str, str], dic
 
 
 def _taken_back(topics: Topics) -> dict[str, int]:
-    """Decision -> offset of its first `decision.taken_back`."""
+    """Returns decision -> offset of its first `decision.taken_back`."""
     found: dict[str, int] = {}
     for records in topics.decisions.values():
         for record in records:

@@ -1,4 +1,4 @@
-"""Questions and decisions after the faults: the log against the model, the topic, receivers, what people got."""
+"""Compares questions and decisions after the faults: the log with the model, the topic, receivers and responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.model import Reader
 from support.model.decisions import Asking
 
 from chaos.checks.expected_fold import Refold
-from chaos.environment.edge_client import Asker
+from chaos.environment.edge_client import EdgeClient
 from chaos.workload.council import Answered
 from schemas.asking.decision_event import DecisionEvent, encode_decision
 from schemas.asking.question import DecisionRow
@@ -30,28 +30,28 @@ _SHOWN = 5
 
 
 class LogReplay:
-    """The reference model, fed with one partition's log in its order: each outcome must be one that it allows."""
+    """Replays the log of one partition into the reference model. Each outcome must be one that the model allows."""
 
     def __init__(self, settings: Settings, fold: Refold, workspaces: Iterable[str],
                  lines: Mapping[tuple[str, str, str], dict[str, Any]]) -> None:
         self.differences: list[str] = []
-        self._lines = lines  # (workspace, source, id) -> line
+        self._lines = lines  # (workspace, source, id) -> line of the load
         self._models = {ws: Asking(int(settings.undo_seconds * 1e6),
                                    int(settings.decision_confirm.total_seconds() * 1e6)) for ws in workspaces}
         self._fold = fold
         self._outcomes = {fact.command: fact for fact in fold.facts if isinstance(fact, Outcome)}
-        self._ids: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # (ws, kind, subject) -> its decisions
+        self._ids: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # (ws, kind, subject) -> decisions
         for fact in fold.facts:
             if isinstance(fact, Fact) and fact.type in ("decision.made", "decision.expired"):
                 self._ids[fact.ws, str(fact.kind), fact.subject].append(str(fact.decision))
         self._items = {row.id: row for key, value in fold.rows.items()
                        if key.startswith(b"i:") and isinstance(row := decode_row(key, value), ItemRow)}
-        self._digests: dict[tuple[str, str], str] = {}  # (ws, digest) -> what it is of
+        self._digests: dict[tuple[str, str], str] = {}  # (ws, digest) -> identity of the question
         self._shown: set[tuple[str, str]] = set()
         self._commands: dict[Any, Outcome | None] = {}
 
-    def take(self, records: Sequence[ConsumerRecord]) -> None:
-        """Replays the records, then compares what is left."""
+    def replay(self, records: Sequence[ConsumerRecord]) -> None:
+        """Replays the records, then compares the final states."""
         clock = 0
         for record in records:
             try:
@@ -107,22 +107,22 @@ class LogReplay:
         key, who = (item.kind, item.source_id), Reader(entry.user, entry.roles[0])
         if isinstance(entry, Decide):
             seen = self._digests.get((entry.ws, entry.digest))
-            said = model.decide(clock, who, key, seen, entry.option)
+            allowed = model.decide(clock, who, key, seen, entry.option)
         elif isinstance(entry, TakeBack):
-            said = model.take_back(clock, who, key)
+            allowed = model.take_back(clock, who, key)
         else:
             return
         self._name(entry.ws)
         body = json.loads(bytes(outcome.body))
         named = (body.get("decision") or {}).get("id")
-        if outcome.status not in said.statuses:
+        if outcome.status not in allowed.statuses:
             self.differences.append(f"{entry.ws} {key} {type(entry).__name__} of {entry.user}: {outcome.status} "
-                                    f"{body}, the model allows {sorted(said.statuses)}")
-        elif named is not None and said.decision is not None and model.named.get(named) is not said.decision:
-            self.differences.append(f"{entry.ws} {key}: {outcome.status} names {named}, the model {said.decision}")
+                                    f"{body}, the model allows {sorted(allowed.statuses)}")
+        elif named is not None and allowed.decision is not None and model.named.get(named) is not allowed.decision:
+            self.differences.append(f"{entry.ws} {key}: {outcome.status} names {named}, the model {allowed.decision}")
 
     def _name(self, ws: str) -> None:
-        """Gives decisions of the model their ids: the nth decision of an item has the nth fact."""
+        """Assigns ids to decisions of the model: the nth decision of an item has the nth fact."""
         model = self._models[ws]
         for made in model.made[len(model.named):]:
             ids = self._ids[(ws, *made.key)]
@@ -156,7 +156,7 @@ class LogReplay:
 
 
 def _digest(ws: str, identity: str) -> str:
-    """SHA-256 of RFC 8785 JSON of what was shown, as anybody computes it (an independent implementation)."""
+    """Returns the SHA-256 of the RFC 8785 JSON of the question, by an independent implementation."""
     source, subject, title, body, shown = json.loads(identity)
     return hashlib.sha256(rfc8785.dumps({
         "workspace": ws, "source": source, "subject": subject, "title": title, "body": body, "ask": shown})).hexdigest()
@@ -165,7 +165,7 @@ def _digest(ws: str, identity: str) -> str:
 def records_differ(
     partition: int, records: Sequence[ConsumerRecord], wanted: Sequence[DecisionEvent],
 ) -> tuple[list[str], int]:
-    """Whether the topic has exactly the records of one fold, in its order; repeats must be the same bytes."""
+    """Compares the topic with the records of one fold, in order. Repeats must have the same bytes."""
     first: dict[str, bytes] = {}
     found: list[str] = []
     repeats = 0
@@ -173,7 +173,7 @@ def records_differ(
         name = json.loads(record.value)["id"]
         repeats += name in first
         if first.setdefault(name, record.value) != record.value:
-            found.append(f"decisions/{partition}: {name} at offset {record.offset} says something else than before")
+            found.append(f"decisions/{partition}: {name} at offset {record.offset} differs from its first record")
     expected: dict[str, bytes] = {}
     for event in wanted:
         expected.setdefault(event.id, encode_decision(event))
@@ -188,13 +188,14 @@ def records_differ(
 
 
 def answers_differ(
-    answers: Sequence[Answered], rows: Mapping[str, DecisionRow], askers: Sequence[Asker],
+    answers: Sequence[Answered], rows: Mapping[str, DecisionRow], edges: Sequence[EdgeClient],
     readers: Mapping[str, Reader],
 ) -> list[str]:
-    """Whether each 201 is a decision of its own that its decider finds on every edge, and each 200 of DELETE holds."""
+    """Checks that each 201 is a separate decision which every edge shows to its decider, and that each 200 of DELETE
+    holds."""
     found: list[str] = []
-    told = Counter(one.decision for one in answers if (one.method, one.status) == ("POST", 201))
-    found += [f"{count} people were told that they made {name}" for name, count in told.items() if count > 1]
+    responses = Counter(one.decision for one in answers if (one.method, one.status) == ("POST", 201))
+    found += [f"{count} people received a 201 for {name}" for name, count in responses.items() if count > 1]
     shown: dict[tuple[int, str, str], dict[str, str]] = {}
     for answer in answers:
         row = rows.get(str(answer.decision))
@@ -202,12 +203,12 @@ def answers_differ(
             if row is None or answer.user not in [vote.user for vote in row.actors]:
                 found.append(f"{answer}: the fold has {row}")
                 continue
-            for number, asker in enumerate(askers, start=1):
+            for number, edge in enumerate(edges, start=1):
                 place = (number, answer.ws, answer.user)
                 if place not in shown:
-                    shown[place] = _decisions_of(asker, answer.ws, readers[answer.user])
+                    shown[place] = _decisions_of(edge, answer.ws, readers[answer.user])
                 if shown[place].get(row.id) != row.state:
-                    found.append(f"edge {number}: {answer.user} of {answer.ws} finds {row.id} as "
+                    found.append(f"edge {number}: {answer.user} of {answer.ws} sees {row.id} as "
                                  f"{shown[place].get(row.id)}, it is {row.state}")
         elif (answer.method, answer.status) == ("DELETE", 200) and (row is None or row.state != "taken_back"):
             found.append(f"{answer}: was taken back, the fold has {row}")
@@ -216,12 +217,12 @@ def answers_differ(
     return found[:_SHOWN * 2]
 
 
-def _decisions_of(asker: Asker, ws: str, reader: Reader) -> dict[str, str]:
-    """All pages of GET /org/me/decisions: id -> state."""
+def _decisions_of(edge: EdgeClient, ws: str, reader: Reader) -> dict[str, str]:
+    """Returns id -> state of all pages of GET /org/me/decisions."""
     found: dict[str, str] = {}
     more: dict[str, Any] = {}
     while True:
-        page = asker.get("/org/me/decisions", ws, reader, limit=200, **more)
+        page = edge.get("/org/me/decisions", ws, reader, limit=200, **more)
         found |= {one["id"]: one["state"] for one in page["decisions"]}
         if "next" not in page:
             return found
@@ -231,10 +232,11 @@ def _decisions_of(asker: Asker, ws: str, reader: Reader) -> dict[str, str]:
 def effects_differ(
     ledger: Path, hook: Counter[str], rows: Mapping[str, DecisionRow], taken_back: Mapping[str, int],
 ) -> tuple[list[str], int]:
-    """What receivers did: each decision once, none lost, none whose take back they had read.
+    """Compares the effects of receivers: each decision once, none lost, none whose take back was read before.
 
-    Also returns the number of decisions whose take back the receiver had not read when it acted: the worker was behind.
-    `taken_back`: id -> offset of its record. `hook`: what the HTTP receiver applied; `attn deliver` waits for the fold.
+    Also returns the number of decisions whose take back the receiver had not read when it acted, because the worker was
+    behind. `taken_back`: id -> offset of its record. `hook`: decisions that the HTTP receiver applied; `attn deliver`
+    waits for the fold.
     """
     found: list[str] = []
     lines = [line.split() for line in ledger.read_text().splitlines()]
@@ -250,14 +252,14 @@ def effects_differ(
             elif done:
                 found.append(f"{name} was applied although it had been taken back")
         elif row.state == "applied" and row.published and row.reply_to is None and not done and row.actors:
-            found.append(f"{name} of {row.subject} is applied, but its source never saw it")
+            found.append(f"{name} of {row.subject} is applied, but its source did not receive it")
         elif row.state in ("made", "sending") and row.published and row.returned is None:
-            found.append(f"{name} of {row.subject} is {row.state} when all is done")
+            found.append(f"{name} of {row.subject} is {row.state} at the end")
     found += [f"{name} was applied, but nobody decided it" for name in (acted.keys() | hook.keys()) - rows.keys()]
     return found[:_SHOWN * 2], late
 
 
 def decisions_of(fold: Refold) -> dict[str, DecisionRow]:
-    """All decisions of one fold of the log, by id."""
+    """Returns all decisions of one fold of the log, by id."""
     decoded = (decode_row(key, value) for key, value in fold.rows.items() if key.startswith(b"c:"))
     return {row.id: row for row in decoded if isinstance(row, DecisionRow)}

@@ -1,4 +1,4 @@
-"""Asks a running edge everything a reader can see, and compares it with the reference model."""
+"""Requests every route of a reader from a running edge, and compares the responses with the reference model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 from support.model import EPOCH, Item, Reader, View
 
-from chaos.environment.edge_client import Asker, text
+from chaos.environment.edge_client import EdgeClient, text
 
 READERS = (Reader("nobody", "OWNER"), Reader("nobody", "MANAGER"), Reader("nobody", "VIEWER"))
 _SHOWN_LINES = 40
-# Not the model's: derived ids and places, and texts that attn words itself.
+# Fields that the model does not have: derived ids, positions, and texts of attn.
 _OWN = {"id", "revision", "rank", "rank_reasons", "editor"}
 _WORDED = {"incident": {"title"}, "proof_expiring": {"title"}}
 _SHOWN = (
@@ -26,8 +26,8 @@ _SHOWN = (
 )
 
 
-def said(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:
-    """An item as Crewship's routes show it, less what is attn's own."""
+def crewship_item(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:
+    """Returns an item as Crewship's routes show it, without the fields that the model does not have."""
     shown, sender = item.shown, item.shown.get("sender") or {}
     found = {
         "workspace_id": ws, "kind": item.kind, "source_id": item.source_id, "state": item.state,
@@ -41,11 +41,11 @@ def said(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]
     return {name: value for name, value in found.items() if value is not None and name not in _left_out(item.kind)}
 
 
-def said_ranked(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:
-    """An item as Ankra's routes show it, less what is attn's own."""
+def ankra_item(item: Item, ws: str, ids: dict[tuple[str, ...], str]) -> dict[str, Any]:
+    """Returns an item as Ankra's routes show it, without the fields that the model does not have."""
     shown = item.shown
-    found = said(item, ws, ids) | {"band": item.band, "overdue": item.overdue}
-    if item.due_at < 2**63 - 1:  # a message that asks nothing is never due
+    found = crewship_item(item, ws, ids) | {"band": item.band, "overdue": item.overdue}
+    if item.due_at < 2**63 - 1:  # a message without a question is never due
         found["due_at"] = text(item.due_at)
     more = {name: shown.get(name) for name in _SHOWN} | {"action_url": item.action_url}
     if "expires_at" in shown:
@@ -71,7 +71,7 @@ def _us(moment: str) -> int:
 
 
 def _plain(item: dict[str, Any]) -> dict[str, Any]:
-    """What an answer says of an item, less what is attn's own."""
+    """Returns an item of a response without the fields that the model does not have."""
     left_out = _left_out(item["kind"])
     if item["kind"] == "incident":
         left_out = left_out | {"pipeline", "step", "incident_key"}
@@ -84,32 +84,32 @@ def key_of(item: dict[str, Any]) -> tuple[str, ...]:
     return item["kind"], item["source_id"], *target
 
 
-def check(asker: Asker, ws: str, view: View, reader: Reader) -> None:
-    """Every route of one reader says what the model says. AssertionError with the first difference."""
-    items, first = asker.pages(ws, reader)
+def check(edge: EdgeClient, ws: str, view: View, reader: Reader) -> None:
+    """Compares every route of one reader with the model. Raises AssertionError with the first difference."""
+    items, first = edge.pages(ws, reader)
     ids = {key_of(item): item["id"] for item in items}
     ranked = view.ranked(reader, ids=ids)
     here = f"{ws} as {reader}"
     _same([key_of(item) for item in items], [item.key for item in ranked], f"{here}: the order of the list")
-    runs = asker.get("/api/v1/inbox", ws, reader, kind="failed_run", limit=500)["rows"]
+    runs = edge.get("/api/v1/inbox", ws, reader, kind="failed_run", limit=500)["rows"]
     ids |= {key_of(run): run["id"] for run in runs}
     for got, item in zip(items, ranked, strict=True):
-        if item.kind == "incident":  # its members are in no list, but can be asked for
-            ids |= {key_of(run): run["id"] for run in (asker.get(f"/api/v1/inbox/{one}", ws, reader)
+        if item.kind == "incident":  # its members are in no list, but have their own route
+            ids |= {key_of(run): run["id"] for run in (edge.get(f"/api/v1/inbox/{one}", ws, reader)
                                                         for one in got["members"])}
-        _same(_plain(got), said_ranked(item, ws, ids), f"{here}: item {got['id']}")
+        _same(_plain(got), ankra_item(item, ws, ids), f"{here}: item {got['id']}")
         assert got["rank_reasons"][0] == item.band
         assert ("overdue" in got["rank_reasons"], "blocking" in got["rank_reasons"]) == (item.overdue, item.blocking)
     counts = view.counts(reader)
     _same(first["counts"], counts, f"{here}: counts")
     activity = view.activity(reader)
     _same({name: first["activity"][name] for name in activity}, activity, f"{here}: activity")
-    _check_crewship(asker, ws, view, reader, counts["unread"])
-    zero = asker.get("/inbox", ws, reader)
+    _check_crewship(edge, ws, view, reader, counts["unread"])
+    zero = edge.get("/inbox", ws, reader)
     _same([item["id"] for item in zero["items"]], [item["id"] for item in items[:500]], f"{here}: /inbox")
     _same(zero["count"], len(items), f"{here}: the count of /inbox")
-    _same(asker.get("/inbox/count", ws, reader)["count"], counts["unread"], f"{here}: /inbox/count")
-    drafts = asker.get("/org/me/recent-drafts", ws, reader)["drafts"]
+    _same(edge.get("/inbox/count", ws, reader)["count"], counts["unread"], f"{here}: /inbox/count")
+    drafts = edge.get("/org/me/recent-drafts", ws, reader)["drafts"]
     wanted = [
         (draft.draft_id, draft.title, draft.cluster, draft.stack, text(draft.last_touched_at), draft.has_ai_edits,
          [who for who in draft.editors if who != ("user", reader.user)])
@@ -126,9 +126,9 @@ def _draft(draft: dict[str, Any]) -> tuple[Any, ...]:
             editors)
 
 
-def _check_crewship(asker: Asker, ws: str, view: View, reader: Reader, unread: int) -> None:
-    """The newest 500, newest first; among equal times any order."""
-    answer = asker.get("/api/v1/inbox", ws, reader, limit=500)
+def _check_crewship(edge: EdgeClient, ws: str, view: View, reader: Reader, unread: int) -> None:
+    """Compares the newest 500 items, newest first. Items with equal times may have any order."""
+    answer = edge.get("/api/v1/inbox", ws, reader, limit=500)
     rows, expected = answer["rows"], view.crewship(reader)
     here = f"{ws} as {reader}: /api/v1/inbox"
     _same((answer["count"], answer["unread_count"]), (min(500, len(expected)), unread), f"{here} counts")
@@ -137,7 +137,7 @@ def _check_crewship(asker: Asker, ws: str, view: View, reader: Reader, unread: i
     for row in rows:
         got = {name: value for name, value in _plain(row).items() if name not in ("resolved_by_user_id",)}
         item = by_key[key_of(row)]
-        wanted = {name: value for name, value in said(item, ws, {}).items() if name not in ("resolved_by_user_id",)}
+        wanted = {name: value for name, value in crewship_item(item, ws, {}).items() if name != "resolved_by_user_id"}
         if item.kind == "incident":
             got.pop("resolved_action", None)
             wanted.pop("resolved_action", None)
@@ -145,26 +145,26 @@ def _check_crewship(asker: Asker, ws: str, view: View, reader: Reader, unread: i
         if item.kind != "incident":
             _same(row.get("resolved_by_user_id"), item.resolved_by, f"{here} {row['id']} resolved by")
     _same(len({row["id"] for row in rows}), len(rows), f"{here}: distinct ids")
-    _same(asker.get("/api/v1/inbox/count", ws, reader)["unread_count"], unread, f"{here}/count")
+    _same(edge.get("/api/v1/inbox/count", ws, reader)["unread_count"], unread, f"{here}/count")
     for item in (row for row in rows[:3]):
-        _same(asker.get(f"/api/v1/inbox/{item['id']}", ws, reader)["id"], item["id"], f"{here}/{item['id']}")
+        _same(edge.get(f"/api/v1/inbox/{item['id']}", ws, reader)["id"], item["id"], f"{here}/{item['id']}")
 
 
 def _same(found: Any, wanted: Any, what: str) -> None:
-    """AssertionError with what differs, a line each. (A plain `assert` says so in tests only.)"""
+    """Raises AssertionError with one line per difference. A plain `assert` shows them in tests only."""
     if found != wanted:
         model, edge = (pprint.pformat(one, width=110).splitlines() for one in (wanted, found))
         shown = list(difflib.unified_diff(model, edge, "the model", "the edge", lineterm="", n=0))[:_SHOWN_LINES]
         raise AssertionError("\n".join([what, *shown]))
 
 
-def settled(asker: Asker, views: dict[str, View], workspaces: Iterable[str], seconds: float) -> None:
-    """Waits until every workspace's total is the model's, and then until nothing moves any more."""
+def settled(edge: EdgeClient, views: dict[str, View], workspaces: Iterable[str], seconds: float) -> None:
+    """Waits until the total of every workspace equals the model's and the cursors do not change."""
     until, reader = time.monotonic() + seconds, READERS[0]
     last: list[Any] = []
     while time.monotonic() < until:
         try:
-            found = [asker.get("/org/me/inbox", ws, reader, limit=1) for ws in workspaces]
+            found = [edge.get("/org/me/inbox", ws, reader, limit=1) for ws in workspaces]
         except (httpx.HTTPError, AssertionError):
             found = []
         totals = [page["counts"]["total"] for page in found]
@@ -173,4 +173,4 @@ def settled(asker: Asker, views: dict[str, View], workspaces: Iterable[str], sec
             return
         last = cursors
         time.sleep(1.0)
-    # The comparison that follows says what is wrong.
+    # The comparison that follows reports the differences.

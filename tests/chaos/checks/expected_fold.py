@@ -1,4 +1,4 @@
-"""One fold of the log from its beginning, by nobody who could have been interrupted: what rows and facts must be."""
+"""Folds the log from its beginning without an interruption: the expected rows and facts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from schemas.views import apply_changes, decode_row, fence_key, position_key
 from streams.core.config import FoldConfig
 from streams.core.fold.fold import Fold
 
-__all__ = ["Refold", "differences", "last_rows", "told"]
+__all__ = ["Refold", "differences", "last_rows", "unique_facts"]
 
-_SHOWN = 5  # differences of one sort that are told
+_SHOWN = 5  # differences of one kind that are reported
 
 
 class Refold:
     """`rows`, `facts` and `decisions` (records of that topic) of one partition.
 
-    `repairs`: where a new owner wrote rows again, which takes a position.
+    `repairs`: positions at which a new owner wrote rows again; each uses a position.
     """
 
     def __init__(self, partition: int, settings: Settings, repairs: Iterable[tuple[int, int]] = ()) -> None:
@@ -35,8 +35,8 @@ class Refold:
         self._fold = Fold(self.rows, partition, FoldConfig.from_settings(settings))
         self._repairs = Counter(repairs)
 
-    def take(self, records: Sequence[ConsumerRecord]) -> None:
-        """The partition's records of the log, from the first."""
+    def replay(self, records: Sequence[ConsumerRecord]) -> None:
+        """Folds the partition's records of the log, from the first."""
         for record in records:
             for missing in range(self._fold.position.next, record.offset):
                 self._fold.skip(missing)
@@ -65,7 +65,7 @@ class Refold:
         self._fold.mark_durable()
 
     def end(self) -> None:
-        """Repairs after the last pack."""
+        """Applies the repairs after the last pack."""
         position = self._fold.position
         if count := self._repairs[position.next, position.part]:
             position.shift += count
@@ -73,7 +73,7 @@ class Refold:
 
 
 def last_rows(partition: int, records: Iterable[ConsumerRecord]) -> dict[bytes, bytes]:
-    """The last value of each key: all that compaction promises to keep."""
+    """Returns the last value of each key, which compaction keeps."""
     rows: dict[bytes, bytes] = {}
     for record in records:
         if record.value is None:
@@ -83,9 +83,11 @@ def last_rows(partition: int, records: Iterable[ConsumerRecord]) -> dict[bytes, 
     return rows
 
 
-def told(records: Iterable[ConsumerRecord]) -> tuple[list[Fact | Outcome], int, list[str]]:
-    """Facts as a consumer takes them (one whose place is not beyond the last is a repeat), the number of repeats, and
-    repeats that say something else than the first time."""
+def unique_facts(records: Iterable[ConsumerRecord]) -> tuple[list[Fact | Outcome], int, list[str]]:
+    """Returns facts as a consumer reads them, the number of repeats, and repeats that differ from the first record.
+
+    A fact whose position is not after the last one is a repeat.
+    """
     facts: list[Fact | Outcome] = []
     known: dict[tuple[int, int], bytes] = {}
     repeats, wrong, last = 0, [], (-1, -1)
@@ -99,19 +101,19 @@ def told(records: Iterable[ConsumerRecord]) -> tuple[list[Fact | Outcome], int, 
             repeats += 1
             if known.get(place) != record.value:
                 wrong.append(
-                    f"fact {place} at offset {record.offset} says {record.value!r}, first {known.get(place)!r}")
+                    f"fact {place} at offset {record.offset} is {record.value!r}, first {known.get(place)!r}")
         known.setdefault(place, record.value)
     return facts, repeats, wrong
 
 
 def differences(partition: int, what: str, found: Mapping[bytes, bytes], wanted: Mapping[bytes, bytes]) -> list[str]:
-    """Rows that are not those of the fold, a line each, the first few."""
+    """Returns a line for each row that differs from the fold, at most `_SHOWN`."""
     keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
     lines = [
         f"{what}/{partition} row {key.decode()}: {_row(key, found.get(key))}, one fold of the log has "
         f"{_row(key, wanted.get(key))}" for key in keys[:_SHOWN]
     ]
-    return [*lines, *([f"{what}/{partition}: {len(keys)} rows differ in all"] if len(keys) > _SHOWN else [])]
+    return [*lines, *([f"{what}/{partition}: {len(keys)} rows differ in total"] if len(keys) > _SHOWN else [])]
 
 
 def _row(key: bytes, raw: bytes | None) -> str:

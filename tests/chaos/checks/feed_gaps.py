@@ -1,4 +1,4 @@
-"""How long readers saw nothing new, and what that is put down to. Pure."""
+"""Silences of readers, and the fault to which each is attributed. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import pairwise
 
 __all__ = ["Fault", "Figures", "by_kind"]
 
-_LONGEST = 100.0  # seconds; no fault is on for longer
+_LONGEST = 100.0  # seconds; no fault lasts longer
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one kind of fault: how many there were; how many of them could be measured, because no other fault hid what
-    they did; and the silence of the reader worst off after each of those, in seconds."""
+    """Figures of one kind of fault: its count, the number of measured ones, which no other fault hid, and the longest
+    silence of a reader after each of those, in seconds."""
 
     count: int
     measured: int
@@ -24,18 +24,19 @@ class Figures:
     most: float
 
 
-Fault = tuple[str, float, float]  # kind, from when, to when
+Fault = tuple[str, float, float]  # kind, begin, end
 
 
 def by_kind(
     faults: Iterable[Fault], readers: Iterable[Sequence[float]], weight: Mapping[str, int], usual: float,
     after: float = 2.0,
 ) -> dict[str, Figures]:
-    """Figures by kind. `readers`: when each saw something new, ascending; `usual`: an interval that is no silence.
+    """Returns figures by kind. `readers`: times at which each received something new, ascending; `usual`: an interval
+    that is no silence.
 
-    A silence is put down to one fault: the heaviest (`weight`) of those that were on when it began, or had been over
-    for at most `after` seconds. The others of them, and those that came while it lasted, are hidden by it. A fault that
-    has no silence, and is not hidden, has what interval it fell into.
+    A silence is attributed to one fault: the heaviest (`weight`) of those that were active when it began, or had ended
+    at most `after` seconds before. It hides the others of them, and faults that began during the silence. A fault
+    without a silence that is not hidden has the interval between two frames in which it began.
     """
     found = sorted(faults, key=lambda one: one[1])
     worst: dict[int, float] = {}
@@ -48,7 +49,7 @@ def by_kind(
                 for index in within:
                     ordinary[index] = max(ordinary[index], ended - begun)
             elif within:
-                # Of one weight, the one that began last before the silence.
+                # Of equal weights, the one that began last before the silence.
                 first = [index for index in within if found[index][1] <= begun + usual] or within
                 cause = max(first, key=lambda index: (weight.get(found[index][0], 0), found[index][1]))
                 worst[cause] = max(worst.get(cause, 0.0), ended - begun)
@@ -61,7 +62,7 @@ def by_kind(
 
 
 def _within(faults: Sequence[Fault], begun: float, ended: float, after: float) -> list[int]:
-    """Those that were on, or had just been, while nothing came."""
+    """Returns the faults that were active during the silence or had just ended."""
     low = bisect_left(faults, begun - _LONGEST, key=lambda one: one[1])
     high = bisect_right(faults, ended, key=lambda one: one[1])
     return [index for index in range(low, high) if begun <= max(faults[index][1:]) + after]

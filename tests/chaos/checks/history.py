@@ -1,4 +1,4 @@
-"""What the history says, asked in a process of its own: `python -m chaos.checks.history DIRECTORY` (of chdb)."""
+"""Queries the history in a process of its own: `python -m chaos.checks.history DIRECTORY` (of chdb)."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _QUERIES = {
 
 
 async def ask(data_dir: Path) -> dict[str, list[list[Any]]]:
-    """Rows of `activity` and sums of `activity_hourly`. Nobody else may use the directory."""
+    """Returns the rows of `activity` and the sums of `activity_hourly`. No other process may use the directory."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "chaos.checks.history", str(data_dir / "clickhouse"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )
-    said, complaint = await child.communicate()
+    output, complaint = await child.communicate()
     if child.returncode:
-        raise RuntimeError(f"the history can't be asked: {complaint.decode()[-2000:]}")
-    return dict(json.loads(said.splitlines()[-1]))
+        raise RuntimeError(f"the history cannot be queried: {complaint.decode()[-2000:]}")
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def differences(found: dict[str, list[list[Any]]], facts: Iterable[Fact | Outcome]) -> list[str]:
-    """What is missing, double or miscounted; `facts`: those of one fold of the log."""
+    """Returns missing, repeated and miscounted facts. `facts`: those of one fold of the log."""
     wanted = [fact for fact in facts if isinstance(fact, Fact) and not fact.derived]
     rows, events = Counter(map(tuple, found["events"])), Counter((one.ws, one.event_id, one.type) for one in wanted)
     hours: Counter[tuple[Any, ...]] = Counter()
@@ -55,8 +55,8 @@ def differences(found: dict[str, list[list[Any]]], facts: Iterable[Fact | Outcom
 
 def _compare(table: str, found: Counter[Any], wanted: Counter[Any]) -> list[str]:
     keys = sorted(key for key in found.keys() | wanted.keys() if found[key] != wanted[key])
-    lines = [f"history {table} {key}: {found[key]}, the facts say {wanted[key]}" for key in keys[:_SHOWN]]
-    return [*lines, *([f"history {table}: {len(keys)} differ in all"] if len(keys) > _SHOWN else [])]
+    lines = [f"history {table} {key}: {found[key]}, the facts have {wanted[key]}" for key in keys[:_SHOWN]]
+    return [*lines, *([f"history {table}: {len(keys)} differ in total"] if len(keys) > _SHOWN else [])]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is on the topics: read back to the end, and attn.views watched as it is written, before compaction takes any."""
+"""Reads all topics to their ends, and follows attn.views while it is written, before compaction removes records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _places(settings: Settings, name: str) -> list[TopicPartition]:
 
 
 async def read(settings: Settings, topic: str) -> Records:
-    """All records of a topic, by partition."""
+    """Returns all records of a topic, by partition."""
     async with _consumer(settings) as consumer:
         places = _places(settings, topic)
         consumer.assign(places)
@@ -48,13 +48,13 @@ async def read(settings: Settings, topic: str) -> Records:
 
 
 async def ends(settings: Settings, names: list[str]) -> dict[TopicPartition, int]:
-    """The end of each partition of these topics."""
+    """Returns the end offset of each partition of these topics."""
     async with _consumer(settings) as consumer:
         return dict(await consumer.end_offsets([place for name in names for place in _places(settings, name)]))
 
 
 async def committed(settings: Settings, group: str) -> dict[TopicPartition, int]:
-    """What a consumer group has committed."""
+    """Returns the committed offsets of a consumer group."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=10_000)
     try:
         await admin.start()
@@ -72,11 +72,11 @@ class _Partition:
 
 
 class Watch:
-    """Reads attn.views as any reader does, from its beginning and while it is written.
+    """Reads attn.views from its beginning and while it is written, as every reader does.
 
-    `rows` by partition; `stale`: batches that led nowhere new, which only somebody who lost the partition would write;
-    `claims`: how often a partition was claimed; `torn`: batches whose writer died on the way; `repairs`: by partition,
-    the positions (next, part) at which right rows were written again.
+    `rows` by partition; `stale`: batches whose position is not ahead, which only a worker that lost the partition would
+    write; `claims`: number of fences; `torn`: batches whose writer was killed before their position; `repairs`: by
+    partition, the positions (next, part) at which valid rows were written again.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -87,7 +87,7 @@ class Watch:
         self.repairs: dict[int, list[tuple[int, int]]] = {number: [] for number in self._parts}
 
     async def run(self) -> None:
-        """Until it is cancelled, over any outage."""
+        """Follows until it is cancelled, also over outages."""
         while True:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
                 async with _consumer(self._settings) as consumer:
@@ -102,7 +102,7 @@ class Watch:
         while True:
             for place, records in (await consumer.getmany(timeout_ms=500)).items():
                 for record in records:
-                    self._take(place.partition, record)
+                    self._apply(place.partition, record)
 
     def rows(self, partition: int) -> dict[bytes, bytes]:
         return self._parts[partition].rows
@@ -111,10 +111,10 @@ class Watch:
         return self._parts[partition].position
 
     def next(self, partition: int) -> int:
-        """The offset it reads next."""
+        """Returns the next offset to read."""
         return self._parts[partition].next
 
-    def _take(self, number: int, record: ConsumerRecord) -> None:
+    def _apply(self, number: int, record: ConsumerRecord) -> None:
         part = self._parts[number]
         if record.offset < part.next:
             return

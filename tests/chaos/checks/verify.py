@@ -1,4 +1,4 @@
-"""After the faults: is everything as it would be without them? Each check gives its differences, a line each."""
+"""Checks after the faults that everything is as without them. Each check returns a line per difference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from chaos.checks.decisions import records_differ
 from chaos.checks.edge import READERS, check
 from chaos.checks.expected_fold import Refold
 from chaos.checks.topics import Records, Watch, committed, ends, read
-from chaos.environment.edge_client import Asker, now, users_of
+from chaos.environment.edge_client import EdgeClient, now, users_of
 from chaos.workload.feed_readers import Follower
 from chaos.workload.users import ACTS
 from schemas.dead_letters import DeadLetter
@@ -37,7 +37,10 @@ _SHOWN = 5
 
 
 async def caught_up(settings: Settings, watch: Watch, seconds: float) -> str | None:
-    """Waits until every source record is ingested, the log folded and its facts in the history; what is behind else."""
+    """Waits until all source records are ingested, the log is folded and its facts are in the history.
+
+    Returns what is behind after the time, else None.
+    """
     until = time.monotonic() + seconds
     while True:
         try:
@@ -56,7 +59,7 @@ async def _behind(settings: Settings, watch: Watch) -> str | None:
         left = {f"{place.topic}/{place.partition}": end - done.get(place, 0) for place, end in there.items()
                 if place.topic in topics and end > done.get(place, 0)}
         if left:
-            return f"{group} has yet to do {left}"
+            return f"{group} has not processed {left}"
     for number in range(settings.log_partitions):
         end, position = there[TopicPartition(LOG, number)], watch.position(number)
         if end and (position is None or position.next < end):
@@ -68,7 +71,7 @@ async def _behind(settings: Settings, watch: Watch) -> str | None:
 
 @dataclass
 class Topics:
-    """What is on the topics, and what one fold of the log makes of it."""
+    """The records of the topics, and the expected fold of the log."""
 
     log: Records
     views: Records
@@ -88,7 +91,7 @@ class Topics:
                     {topic: await read(settings, topic) for topic in SOURCE_TYPES})
         for partition, records in log.items():
             fold = found.folds[partition] = Refold(partition, settings, watch.repairs[partition])
-            await asyncio.to_thread(fold.take, records)
+            await asyncio.to_thread(fold.replay, records)
             fold.end()
         return found
 
@@ -100,13 +103,13 @@ class Topics:
 def check_topics(
     topics: Topics, watch: Watch, model: Model, garbage: set[bytes], asking: Collection[str] = (),
 ) -> list[str]:
-    """Log, rows, facts, decisions and dead letters. `asking`: workspaces whose facts are those of decisions too."""
+    """Compares log, rows, facts, decisions and dead letters. `asking`: workspaces that also have facts of decisions."""
     found = list(watch.stale)
     for partition, fold in topics.folds.items():
         found += refold.differences(partition, "watched " + VIEWS, watch.rows(partition), fold.rows)
         found += refold.differences(
             partition, "compacted " + VIEWS, refold.last_rows(partition, topics.views[partition]), fold.rows)
-        facts, repeats, wrong = refold.told(topics.facts[partition])
+        facts, repeats, wrong = refold.unique_facts(topics.facts[partition])
         topics.repeats += repeats
         found += wrong[:_SHOWN]
         found += _first_difference(partition, facts, fold.facts)
@@ -121,12 +124,13 @@ def _first_difference(partition: int, found: Sequence[Any], wanted: Sequence[Any
         return []
     place = next((n for n, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b),
                  min(len(found), len(wanted)))
-    return [f"{FACTS}/{partition}: {len(found)} facts, one fold of the log tells {len(wanted)}; the first difference "
+    return [f"{FACTS}/{partition}: {len(found)} facts, one fold of the log has {len(wanted)}; the first difference "
             f"is number {place}: {found[place:place + 1]}, the fold's {wanted[place:place + 1]}"]
 
 
 def _check_events(topics: Topics, model: Model, asking: Collection[str]) -> list[str]:
-    """Every valid event is in the log, and is exactly one fact. Receivers send events of the asking workspaces too."""
+    """Checks that every valid event is in the log and has exactly one fact. Receivers also send events of the asking
+    workspaces."""
     wanted = {(ws, one.source, one.id) for ws, found in model.events.items() for one in found}
     logged: Counter[tuple[str, str, str]] = Counter()
     for fold in topics.folds.values():
@@ -136,20 +140,20 @@ def _check_events(topics: Topics, model: Model, asking: Collection[str]) -> list
                     if isinstance(fact, Fact) and not fact.derived and fact.type not in ACTS and fact.ws not in asking)
     expected = {(ws, f"{source} {name}") for ws, source, name in wanted if ws not in asking}
     return [
-        *_told("events sent and not in the log", wanted - logged.keys()),
-        *_told("events in the log that nobody sent", logged.keys() - wanted),
-        *_told("events without a fact", expected - facts.keys()),
-        *_told("facts of no event", facts.keys() - expected),
-        *_told("events with several facts", {key for key, count in facts.items() if count > 1}),
+        *_summary("events sent and not in the log", wanted - logged.keys()),
+        *_summary("events in the log that were not sent", logged.keys() - wanted),
+        *_summary("events without a fact", expected - facts.keys()),
+        *_summary("facts of no event", facts.keys() - expected),
+        *_summary("events with several facts", {key for key, count in facts.items() if count > 1}),
     ]
 
 
-def _told(what: str, which: set[Any]) -> list[str]:
+def _summary(what: str, which: set[Any]) -> list[str]:
     return [f"{len(which)} {what}: {sorted(which)[:_SHOWN]}"] if which else []
 
 
 def _check_letters(topics: Topics, garbage: set[bytes]) -> list[str]:
-    """Exactly the garbage, each record of it, with a reason."""
+    """Checks that the dead letters are exactly the invalid records, each with a reason."""
     wanted = {
         (topic, partition, record.offset) for topic, records in topics.sources.items()
         for partition, own in records.items() for record in own if (record.value or b"") in garbage
@@ -161,59 +165,61 @@ def _check_letters(topics: Topics, garbage: set[bytes]) -> list[str]:
         if (letter.value or b"") not in garbage or not letter.reason:
             unfit.append(f"dead letter of {letter.topic}/{letter.partition}/{letter.offset}, {letter.reason!r}: "
                          f"{(letter.value or b'')[:300]!r}")
-    return [*_told("records of garbage that are no dead letter", wanted - found),
-            *_told("dead letters of what is no garbage", found - wanted), *unfit[:_SHOWN]]
+    return [*_summary("invalid records without a dead letter", wanted - found),
+            *_summary("dead letters of valid records", found - wanted), *unfit[:_SHOWN]]
 
 
-async def check_readers(followers: Sequence[Follower], askers: Sequence[Asker]) -> list[str]:
-    """Each copy made of frames is what GET says, on each edge."""
-    found = await asyncio.gather(*(one.difference(askers, _READER_SECONDS) for one in followers))
+async def check_readers(followers: Sequence[Follower], edges: Sequence[EdgeClient]) -> list[str]:
+    """Compares each reader's copy, made of frames, with GET on each edge."""
+    found = await asyncio.gather(*(one.difference(edges, _READER_SECONDS) for one in followers))
     return [line for line in found if line is not None]
 
 
 async def check_edges(
-    model: Model, askers: Sequence[Asker], workspaces: Sequence[str], users: int, told: Callable[[str], None]
+    model: Model, edges: Sequence[EdgeClient], workspaces: Sequence[str], users: int,
+    log_progress: Callable[[str], None],
 ) -> list[str]:
-    """Every workspace, every reader, every route, on each edge, against the model; and the edges against each other."""
+    """Compares every route of every reader and workspace on each edge with the model, and the edges with each other."""
     found: list[str] = []
     for ws in workspaces:
         readers = [*READERS, *(Reader(user, role) for user in users_of(model, ws, users)
                                for role in ("MEMBER", "MANAGER"))]
         for reader in readers:
-            for number, asker in enumerate(askers, start=1):
-                if line := await asyncio.to_thread(_check_reader, model, asker, ws, reader):
+            for number, edge in enumerate(edges, start=1):
+                if line := await asyncio.to_thread(_check_reader, model, edge, ws, reader):
                     found.append(f"edge {number}: {line}")
-            if line := await asyncio.to_thread(_same, askers, ws, reader):
+            if line := await asyncio.to_thread(_same, edges, ws, reader):
                 found.append(line)
-        told(f"{ws} is compared")
+        log_progress(f"compared: {ws}")
     return found
 
 
-def _check_reader(model: Model, asker: Asker, ws: str, reader: Reader) -> str | None:
-    said = ""
+def _check_reader(model: Model, edge: EdgeClient, ws: str, reader: Reader) -> str | None:
+    difference = ""
     for attempt in range(_TRIES):
         try:
-            check(asker, ws, model.at(now(), ws)[ws], reader)
+            check(edge, ws, model.at(now(), ws)[ws], reader)
             return None
         except (AssertionError, httpx.HTTPError) as error:
-            said = f"{ws} as {reader.user}/{reader.role}: {error!r}" if not isinstance(error, AssertionError) else (
-                str(error))
+            difference = (str(error) if isinstance(error, AssertionError)
+                          else f"{ws} as {reader.user}/{reader.role}: {error!r}")
             time.sleep(0.5 + attempt)
-    return said
+    return difference
 
 
-def _same(askers: Sequence[Asker], ws: str, reader: Reader) -> str | None:
-    """At one cursor every edge says the same."""
-    said = None
+def _same(edges: Sequence[EdgeClient], ws: str, reader: Reader) -> str | None:
+    """Checks that every edge has the same response at the same cursor."""
+    difference = None
     for attempt in range(_TRIES):
-        pages = [asker.pages(ws, reader) for asker in askers]
+        pages = [edge.pages(ws, reader) for edge in edges]
         if len({json.dumps(page, sort_keys=True) for page in pages}) == 1:
             return None
-        said = f"{ws} as {reader.user}/{reader.role}: edges differ at cursors {[page[1]['cursor'] for page in pages]}"
+        cursors = [page[1]["cursor"] for page in pages]
+        difference = f"{ws} as {reader.user}/{reader.role}: edges differ at cursors {cursors}"
         time.sleep(0.5 + attempt)
-    return said
+    return difference
 
 
 async def check_history(topics: Topics, settings: Settings) -> list[str]:
-    """Each event one row, sums right. History itself must have ended."""
+    """Checks that each event has one row and that the sums are right. `attn history` must have ended."""
     return history.differences(await history.ask(settings.data_dir), topics.all_facts)

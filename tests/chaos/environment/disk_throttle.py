@@ -1,4 +1,5 @@
-"""A slow disk for some processes: the kernel's I/O controller (cgroup v1 `blkio` or v2 `io`), where we may write it."""
+"""Slows the disk for some processes with the kernel's I/O controller (cgroup v1 `blkio` or v2 `io`), if it is
+writable."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 class Throttle:
-    """Limits writes to the disk under `directory`. `missing` says why it can't, or is None.
+    """Limits writes to the disk under `directory`. `missing`: the reason why it cannot, or None.
 
-    What goes to the page cache is not slowed, only what is written out: brokers of this harness flush often.
+    Writes to the page cache are not slowed, only those to the disk. The brokers of this harness flush often.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -32,11 +33,11 @@ class Throttle:
             self._limit(0)
         except OSError as error:
             self.close()
-            return f"cgroups can't be written here ({error.strerror or error}), or know no such disk ({self._device})"
+            return f"cgroups are not writable here ({error.strerror or error}), or do not have the disk {self._device}"
         return None
 
     def _limit(self, rate: int) -> None:
-        """Bytes a second; 0: none."""
+        """Sets the limit in bytes per second; 0: no limit."""
         if self._v1:
             (self._group / "blkio.throttle.write_bps_device").write_text(f"{self._device} {rate}")
         else:
@@ -44,14 +45,14 @@ class Throttle:
 
     @contextmanager
     def slow(self, pid: int, rate: int) -> Iterator[None]:
-        """Writes of the process (all its threads) are limited to `rate` bytes a second meanwhile."""
+        """Limits writes of the process, with all its threads, to `rate` bytes per second within the block."""
         self._limit(rate)
         (self._group / "cgroup.procs").write_text(str(pid))
         try:
             yield
         finally:
             self._limit(0)
-            with suppress(OSError):  # it ended meanwhile
+            with suppress(OSError):  # the process has ended
                 (self._group.parent / "cgroup.procs").write_text(str(pid))
 
     def close(self) -> None:

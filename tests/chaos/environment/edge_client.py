@@ -21,7 +21,7 @@ def now() -> int:
 
 
 def users_of(model: Model, ws: str, most: int) -> list[str]:
-    """Those addressed by name most often."""
+    """Returns the users to whom most events are addressed by name."""
     found: dict[str, int] = {}
     for event in model.events[ws]:
         for user in (event.data.get("target_user_id"), event.data.get("owner_user_id")):
@@ -30,14 +30,14 @@ def users_of(model: Model, ws: str, most: int) -> list[str]:
     return sorted(found, key=lambda user: -found[user])[:most]
 
 
-class Asker:
+class EdgeClient:
     """Sends requests to one edge as any user. It signs the tokens with the data directory's secret."""
 
     def __init__(self, url: str, data_dir: Path) -> None:
         self._secret = (data_dir / "secret").read_text().strip()
         self.client = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
-    def __enter__(self) -> Asker:
+    def __enter__(self) -> EdgeClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,7 +53,7 @@ class Asker:
         return answer.json()
 
     def pages(self, ws: str, reader: Reader, limit: int = 500) -> tuple[list[Any], Any]:
-        """(All items of all pages in order, the first page)."""
+        """Returns the items of all pages in order, and the first page."""
         first = page = self.get("/org/me/inbox", ws, reader, limit=limit)
         items = list(page["items"])
         while page.get("next"):

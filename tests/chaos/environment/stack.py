@@ -29,13 +29,13 @@ from streams.kafka import topics
 
 __all__ = ["RECEIVERS", "Stack"]
 
-_STOP = 15.0  # seconds a part has to leave
-_START = 600.0  # seconds for all to be ready; a machine may have a lot to do besides
-# As `attn up` restarts, but it never gives up: being killed at once again and again is what happens here.
+_STOP = 15.0  # seconds until a stopped process is killed
+_START = 600.0  # seconds until everything is ready; the machine may be busy
+# As `attn up` restarts, but without a limit: the harness kills processes repeatedly.
 _POLICY = RestartPolicy(max_delay=2.0, max_failures=1 << 30)
 RECEIVERS = "chaos-sources"  # consumer group of the receiver
 _BROKER = {
-    # Flush often, so that a slow disk is felt at all.
+    # Flush often, so that a slow disk has an effect.
     "log.flush.interval.messages": "20",
     "log.cleaner.backoff.ms": "3000",
     # As docs/operations.md recommends: the leaders of a dead broker are replaced after 5 s instead of 9 s.
@@ -45,12 +45,12 @@ _BROKER = {
 
 
 class Stack:
-    """`async with Stack(home, ...) as stack`: all of it runs and is ready; at the end all of it is gone."""
+    """`async with Stack(home, ...) as stack` starts all processes, waits until they are ready, stops them last."""
 
     def __init__(
         self, home: Path, brokers: int, workers: int, edges: int, partitions: int, often: bool = False
     ) -> None:
-        """`often`: brokers will be started so often that making their start cheap is worth half a minute."""
+        """`often`: brokers are restarted so often that half a minute is spent to make their start cheaper."""
         self.home = home
         self._often = often
         self.kafka = Cluster(home / "kafka", brokers=brokers, overrides=_BROKER)
@@ -65,7 +65,7 @@ class Stack:
         self.ledger = home / "receiver.ledger"
         endpoints_file(home / "endpoints.toml", hook=f"http://127.0.0.1:{self.hook_port}/decisions")
         self.parts: dict[str, SupervisedProcess] = {}
-        self.ports: dict[str, int] = {}  # of edges: theirs; of others: their metrics
+        self.ports: dict[str, int] = {}  # of edges: of HTTP; of others: of metrics
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self._logs: dict[str, IO[str]] = {}
         self._first = [*self._names("worker", workers), *self._names("edge", edges), "history-1", "deliver-1",
@@ -109,8 +109,8 @@ class Stack:
             file.close()
 
     async def _java(self) -> str:
-        """Options for JVMs that live for seconds: what makes one fast after minutes only costs here, and what it loads
-        at each start is kept as it is in memory, by one that is started for that alone."""
+        """Returns options for JVMs that run for seconds: no late optimisation, and an archive of loaded classes, which
+        one JVM writes before the run."""
         options = os.environ.get("JAVA_TOOL_OPTIONS", "") + " -XX:TieredStopAtLevel=1"
         if not self._often:
             return options
@@ -121,8 +121,8 @@ class Stack:
         return f"{options} -XX:SharedArchiveFile={archive}"
 
     async def _compacting(self) -> None:
-        """Create attn.views before the parts do: as they would, but with segments that are compacted while we run, so
-        that workers, edges and checks read back what has holes."""
+        """Creates attn.views as attn does, but with segments that are compacted during the run, so that workers, edges
+        and checks read a topic with gaps."""
         topic = next(topic for topic in TOPICS if topic.name == VIEWS)
         often = {"segment.ms": "30000", "min.cleanable.dirty.ratio": "0.01"}
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka, request_timeout_ms=30_000)
@@ -135,7 +135,7 @@ class Stack:
             await admin.close()
 
     def add(self, name: str) -> None:
-        """Start a part, and again whenever it ends."""
+        """Starts a process, and restarts it whenever it ends."""
         role, _, number = name.partition("-")
         port = self.ports.setdefault(name, free_port())
         part = self.parts[name] = SupervisedProcess(
@@ -143,7 +143,7 @@ class Stack:
         self._keeping[name] = asyncio.create_task(part.run_forever(), name=name)
 
     def _command(self, role: str) -> list[str]:
-        """The receiver is a source, and knows nothing of attn but the address of its Kafka."""
+        """Starts the receiver. It is a source: attn gives it only the address of Kafka."""
         if role != "receiver":
             return role_command(role)
         return [sys.executable, "-P", receiver.__file__, self.settings.kafka, RECEIVERS, str(self.ledger)]
@@ -160,7 +160,7 @@ class Stack:
         self._logs[name].write(line + "\n")
 
     async def remove(self, name: str) -> bool:
-        """Stop a part for good. True: it ended by itself in time."""
+        """Stops a process without a restart. Returns whether it ended within its time."""
         keeping = self._keeping.pop(name)
         keeping.cancel()
         with suppress(asyncio.CancelledError, RestartLimitReached):
@@ -168,7 +168,7 @@ class Stack:
         return await self.parts[name].stop(_STOP)
 
     def signal(self, name: str, signum: int) -> identity.ProcessIdentity | None:
-        """Send a signal to the part's process, if there is one now."""
+        """Sends a signal to the process if it runs."""
         pid = self.parts[name].pid
         found = identity.identify(pid) if pid is not None else None
         if found is not None:
@@ -180,23 +180,23 @@ class Stack:
         self.signal(name, signal.SIGCONT)
 
     def check(self) -> None:
-        """Raises what a part's keeper died of."""
+        """Raises the error of a supervisor task."""
         for task in self._keeping.values():
             if task.done():
                 task.result()
 
     def controller(self) -> Node | None:
-        """The node that leads the quorum, as far as the nodes have written down who that is."""
+        """Returns the leader of the quorum from the files of the nodes."""
         newest: tuple[int, int] = (-1, -1)
         for node in self.kafka.nodes:
             path = node.directory / "data" / "__cluster_metadata-0" / "quorum-state"
             with suppress(OSError, ValueError, KeyError):
-                said = json.loads(path.read_text())
-                newest = max(newest, (int(said["leaderEpoch"]), int(said["leaderId"])))
+                state = json.loads(path.read_text())
+                newest = max(newest, (int(state["leaderEpoch"]), int(state["leaderId"])))
         return next((node for node in self.kafka.nodes if node.number == newest[1]), None)
 
     async def in_sync(self) -> bool:
-        """Whether each partition of every topic has all its replicas up to date. False, too, where nobody answers."""
+        """Returns whether all replicas of all partitions are in sync. False also if no broker answers."""
         try:
             async with asyncio.timeout(15.0):
                 admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka, request_timeout_ms=5_000)
@@ -211,7 +211,7 @@ class Stack:
         return bool(parts) and all(set(part["isr"]) == set(part["replicas"]) for part in parts)
 
     async def ready(self, seconds: float) -> None:
-        """Return when every part says so on /readyz. TimeoutError names the others."""
+        """Returns when every process is ready by /readyz. Raises TimeoutError with the names of the others."""
         waiting = {name for name in self._keeping if not name.startswith("receiver")}
         async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
             until = asyncio.get_running_loop().time() + seconds

@@ -1,4 +1,4 @@
-"""Does to a stack what the schedule says, and undoes it."""
+"""Injects the faults of the schedule into a stack, and ends them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from schemas.topics import VIEWS
 
 __all__ = ["Done", "Faults"]
 
-_WORKERS = (1, 3, 2)  # how many there are after each scaling
-_SLOW = 128 << 10  # bytes a second
-_IN_SYNC = 240.0  # seconds for all replicas to have caught up after a broker came back
-_PATIENCE = 240.0  # seconds for a broker to start, on a machine with too much to do
+_WORKERS = (1, 3, 2)  # number of workers after each scaling
+_SLOW = 128 << 10  # bytes per second
+_IN_SYNC = 240.0  # seconds until all replicas are in sync after a broker restarted
+_PATIENCE = 240.0  # seconds until a broker has started; the machine may be busy
 
 
 @dataclass(slots=True)
 class Done:
-    """A fault as it was: from when to when (monotonic seconds), and what it hit. Who was killed may be back later than
-    `ended`; then it is for attn to do without, or to start again."""
+    """A fault that was injected: begin and end (monotonic seconds) and its target. A killed process may return after
+    `ended`."""
 
     kind: str
     begun: float
@@ -36,7 +36,7 @@ class Done:
 
 @dataclass
 class Faults:
-    """`inject` one after the other or many at once; `over` when all are undone."""
+    """Injects faults, also several at once. `over` returns when all have ended."""
 
     stack: Stack
     throttle: Throttle
@@ -44,18 +44,18 @@ class Faults:
     skipped: dict[str, str] = field(default_factory=dict)  # kind -> why
 
     def __post_init__(self) -> None:
-        self._brokers = asyncio.Lock()  # never a second broker while one is away or behind
-        self._fleet = asyncio.Lock()  # what adds and removes workers
+        self._brokers = asyncio.Lock()  # one broker at a time, until its replicas are in sync
+        self._fleet = asyncio.Lock()  # one fault at a time that adds or removes workers
         self._tasks: set[asyncio.Task[None]] = set()
         self._scaled = 0
 
     def inject(self, fault: Fault) -> None:
-        """Begin it; it takes as long as it takes."""
+        """Begins a fault as a task."""
         task = asyncio.create_task(self._one(fault), name=fault.kind)
         self._tasks.add(task)
 
     async def over(self) -> None:
-        """Return when nothing is broken by us any more. Raises what went wrong with the harness itself."""
+        """Returns when all faults have ended. Raises an error of the harness."""
         if self._tasks:
             await asyncio.gather(*self._tasks)
         self._tasks.clear()
@@ -102,7 +102,7 @@ class Faults:
         done.target = ", ".join(hit)
 
     async def _alive(self, name: str) -> bool:
-        """Whether it runs, within the time that a restart takes."""
+        """Returns whether the process runs, after the time of a restart at most."""
         for _ in range(100):
             if self.stack.parts[name].pid is not None:
                 return True
@@ -120,7 +120,7 @@ class Faults:
                 self.stack.resume(name)
 
     async def _in_turn(self, fault: Fault, done: Done) -> None:
-        """SIGTERM to each worker, the next one when it is back."""
+        """Sends SIGTERM to each worker, to the next one when the former is ready again."""
         async with self._fleet:
             done.begun = time.monotonic()
             for name in self.stack.running("worker"):
@@ -184,9 +184,9 @@ class Faults:
         return [any_one]
 
     async def _in_sync(self) -> None:
-        """Return when every replica of the view has caught up: the next broker may go."""
+        """Returns when every replica is in sync, so that the next broker may be stopped."""
         until = time.monotonic() + _IN_SYNC
         while not await self.stack.in_sync():
             if time.monotonic() > until:
-                raise TimeoutError(f"replicas are not in sync {_IN_SYNC:.0f} s after a broker came back")
+                raise TimeoutError(f"replicas are not in sync {_IN_SYNC:.0f} s after a broker restarted")
             await asyncio.sleep(0.5)

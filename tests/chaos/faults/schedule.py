@@ -1,4 +1,4 @@
-"""Which fault comes when: all of it follows from the seed, so a run that found something can be run again."""
+"""Times and kinds of faults, derived from the seed, so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["HEAVIEST", "KINDS", "Fault", "Kind", "schedule"]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of fault. `weight`: how often, relative to the others. `length`: seconds, from and to. `apart`: seconds
-    to the next one of its lane, so that brokers have been in sync again before the next one goes."""
+    """A kind of fault. `weight`: frequency relative to the others. `length`: range of seconds. `apart`: seconds to the
+    next fault of its lane, so that brokers are in sync again before the next one is stopped."""
 
     name: str
     lane: str
     weight: float
     length: tuple[float, float] = (0.0, 0.0)
-    brokers: tuple[int, ...] = (1, 3)  # sizes of a cluster that it makes sense on
+    brokers: tuple[int, ...] = (1, 3)  # sizes of the clusters that it applies to
     apart: float = 0.0
 
 
-# A session of a worker ends after 6 s without heartbeats; a broker is taken for dead after 5 s.
+# A session of a worker ends after 6 s without heartbeats; a broker counts as dead after 5 s.
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (
     Kind("worker killed", "worker", 16),
     Kind("worker paused", "worker", 12, (0.3, 3.0)),
@@ -49,7 +49,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (
 )}
 
 
-# The heaviest first: a silence is put down to the heaviest fault that was on.
+# The heaviest first: a silence is attributed to the heaviest active fault.
 HEAVIEST = (
     "all brokers killed", "worker, edge, history and broker killed", "broker paused", "broker killed",
     "leader of a view killed", "controller killed", "worker paused beyond its session", "workers scaled",
@@ -61,7 +61,7 @@ HEAVIEST = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`at` and `length` in seconds, `at` from the start. `pick` chooses the target among those there are."""
+    """`at` and `length` in seconds, `at` from the start. `pick` selects the target among the running processes."""
 
     at: float
     kind: str
@@ -70,7 +70,7 @@ class Fault:
 
 
 def schedule(seed: int, seconds: float, every: float, brokers: int, only: Collection[str] = ()) -> list[Fault]:
-    """Faults of a run of so many seconds, `every` seconds apart on average (half to one and a half of that).
+    """Returns the faults of a run of `seconds`, on average `every` seconds apart (0.5 to 1.5 times).
 
     `only`: the kinds to use; empty: all kinds that fit the number of brokers.
     """
@@ -82,7 +82,7 @@ def _faults(
     rng: random.Random, seconds: float, every: float, brokers: int, only: Collection[str]
 ) -> Iterator[Fault]:
     fitting = [kind for kind in KINDS.values() if brokers in kind.brokers and (not only or kind.name in only)]
-    free: dict[str, float] = {}  # lane -> from when it takes another fault
+    free: dict[str, float] = {}  # lane -> time of its next possible fault
     at = every
     while at < seconds:
         kinds = [kind for kind in fitting if free.get(kind.lane, 0.0) <= at]

@@ -1,6 +1,6 @@
-"""People who vote, decide and take back meanwhile, through any edge, and all answers that they got.
+"""People who vote, decide and take back during the run, through any edge, with all responses that they received.
 
-A request without a certain answer is sent again with the same Idempotency-Key: it must count once.
+A request with an unknown result is sent again with the same Idempotency-Key; it must have one effect.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 import httpx
 from support.model import Reader
 
-from chaos.environment.edge_client import Asker
+from chaos.environment.edge_client import EdgeClient
 from chaos.workload.questions import PEOPLE, Questions
 
 __all__ = ["Answered", "Council", "Decider"]
 
-_ANSWER = 20.0  # seconds for an answer, beyond the edge's own time for a write
-_PAUSE = 0.3  # between two answers of a person, on average
+_ANSWER = 20.0  # seconds until a response; longer than the edge's limit for a write
+_PAUSE = 0.3  # mean seconds between two answers of a person
 _UNSURE = {429, 502, 503, 504}
-# Others would mean that the harness asks wrongly, or that an edge does.
+# Another status is an error of the harness or of an edge.
 _EXPECTED = {"POST": {200, 201, 202, 403, 404, 409, 410, 412}, "DELETE": {200, 403, 404, 409}}
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request and its certain answer."""
+    """One request and its final response."""
 
     ws: str
     user: str
@@ -41,18 +41,18 @@ class Answered:
 
 @dataclass
 class Decider:
-    """One person. `answers`: all certain answers; `again`: requests that were sent again."""
+    """One person. `answers`: all final responses; `again`: number of repeated requests."""
 
     ws: str
     reader: Reader
     urls: Sequence[str]
-    asker: Asker
+    edge: EdgeClient
     rng: random.Random
     answers: list[Answered] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     again: int = 0
     _keys: int = 0
-    _stale: dict[str, str] = field(default_factory=dict)  # item -> a digest that it had
+    _stale: dict[str, str] = field(default_factory=dict)  # item -> a former digest
 
     async def run(self, stop: asyncio.Event) -> None:
         async with httpx.AsyncClient(timeout=_ANSWER, trust_env=False) as client:
@@ -83,11 +83,11 @@ class Decider:
         return answer.status_code
 
     async def _certain(self, client: httpx.AsyncClient, method: str, path: str, body: Any) -> httpx.Response:
-        """The answer, however often it takes to ask."""
+        """Returns the final response, after as many requests as needed."""
         self._keys += 1
         key = {} if method == "GET" else {"Idempotency-Key": f"{self.ws}-{self.reader.user}-{self._keys}"}
         while True:
-            headers = self.asker.headers(self.ws, self.reader) | key
+            headers = self.edge.headers(self.ws, self.reader) | key
             try:
                 answer = await client.request(method, self.rng.choice(self.urls) + path, headers=headers, json=body)
                 if answer.status_code not in _UNSURE:
@@ -99,13 +99,13 @@ class Decider:
 
 
 class Council:
-    """All workspaces that ask, with their people."""
+    """All workspaces with questions, and their people."""
 
-    def __init__(self, count: int, seed: int, settings: Any, urls: Sequence[str], asker: Asker, http: bool) -> None:
+    def __init__(self, count: int, seed: int, settings: Any, urls: Sequence[str], edge: EdgeClient, http: bool) -> None:
         names = [f"council-{number}" for number in range(count)]
         self.questions = [Questions(ws, seed * 100 + number, settings, http) for number, ws in enumerate(names)]
         self.people = [
-            Decider(ws, Reader(user, role), urls, asker, random.Random(f"{seed} {ws} {user}"))
+            Decider(ws, Reader(user, role), urls, edge, random.Random(f"{seed} {ws} {user}"))
             for ws in names for user, role in PEOPLE]
 
     @property

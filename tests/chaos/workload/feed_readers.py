@@ -1,4 +1,4 @@
-"""Readers of live feeds who don't give up: they go to another edge with what they have, and keep their copy (law 4)."""
+"""Readers of live feeds that reconnect without limit: they resume at another edge and keep their copy (law 4)."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from httpx_sse import SSEError, aconnect_sse
 from support.clients.feed import Copy
 from support.model import Reader
 
-from chaos.environment.edge_client import Asker
+from chaos.environment.edge_client import EdgeClient
 
 __all__ = ["Follower"]
 
-# An edge says something each second (ATTN_HEARTBEAT_SECONDS=1): one that is silent for so long is taken for dead.
+# An edge sends a heartbeat each second (ATTN_HEARTBEAT_SECONDS=1). After this silence the reader reconnects.
 _SILENT = 4.0
 _CONNECT = 2.0
-_PAUSE = (0.1, 1.0)  # seconds before the next try, longer each time, with jitter
-_KEPT = 50  # frames kept to explain a difference
+_PAUSE = (0.1, 1.0)  # seconds before the next attempt, exponential with jitter
+_KEPT = 50  # last frames that explain a difference
 
 
 class Follower:
-    """One reader's feed over all edges. `seen`: when something new came (monotonic seconds), heartbeats and what a
-    resume or snapshot brings of the past included, as a person would see it."""
+    """One reader's feed over all edges. `seen`: times of frames (monotonic seconds), including heartbeats and the
+    frames of a resume or snapshot."""
 
-    def __init__(self, asker: Asker, urls: Sequence[str], ws: str, reader: Reader, limit: int, first: int) -> None:
+    def __init__(self, edge: EdgeClient, urls: Sequence[str], ws: str, reader: Reader, limit: int, first: int) -> None:
         self.ws, self.reader, self.limit = ws, reader, limit
         self.copy = Copy()
         self.seen: list[float] = []
         self.connects = self.snapshots = self.frames = self.refused = 0
-        self.wrong: str | None = None  # what a frame did not fit
-        self._asker, self._urls, self._at = asker, urls, first
+        self.wrong: str | None = None  # the frame that does not apply
+        self._asker, self._urls, self._at = edge, urls, first
         self._recent: deque[Any] = deque(maxlen=_KEPT)
         self._random = random.Random(first)
 
@@ -46,7 +46,7 @@ class Follower:
         return f"{self.ws} {self.reader.user}/{self.reader.role} limit {self.limit}"
 
     async def run(self) -> None:
-        """For ever; ends early only when a frame can't be right."""
+        """Follows until it is cancelled; ends only if a frame does not apply to the copy."""
         timeout = httpx.Timeout(_CONNECT, read=_SILENT)
         async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
             tries = 0
@@ -72,9 +72,9 @@ class Follower:
             self.connects += 1
             self._recent.append(("connected to", url, headers.get("Last-Event-ID")))
             async for event in source.aiter_sse():
-                self._take((int(event.id), event.event, json.loads(event.data)))
+                self._apply((int(event.id), event.event, json.loads(event.data)))
 
-    def _take(self, frame: tuple[int, str, Any]) -> None:
+    def _apply(self, frame: tuple[int, str, Any]) -> None:
         self.frames += 1
         event = frame[1]
         if event != "heartbeat":
@@ -85,30 +85,30 @@ class Follower:
         try:
             self.copy.apply(frame)
         except (AssertionError, KeyError) as error:
-            self.wrong = f"{self.name}: frame {frame[0]} {event} does not fit its copy: {error!r}"
+            self.wrong = f"{self.name}: frame {frame[0]} {event} does not apply to its copy: {error!r}"
             raise httpx.StreamError(self.wrong) from error
 
-    def told(self) -> list[Any]:
-        """The last of what it was sent, to explain a difference."""
+    def last_frames(self) -> list[Any]:
+        """Returns the last frames, to explain a difference."""
         return list(self._recent)
 
-    async def difference(self, askers: Sequence[Asker], seconds: float) -> str | None:
-        """How the copy differs from what GET says on each edge, once there was time to get there; None: not at all."""
+    async def difference(self, edges: Sequence[EdgeClient], seconds: float) -> str | None:
+        """Returns how the copy differs from GET on each edge after it had time to catch up; None if it does not."""
         until = time.monotonic() + seconds
         while True:
-            found = self.wrong or next(filter(None, [await self._compare(asker) for asker in askers]), None)
+            found = self.wrong or next(filter(None, [await self._compare(edge) for edge in edges]), None)
             if found is None or self.wrong or time.monotonic() > until:
                 return found
             await asyncio.sleep(0.5)
 
-    async def _compare(self, asker: Asker) -> str | None:
+    async def _compare(self, edge: EdgeClient) -> str | None:
         try:
             page = await asyncio.to_thread(
-                asker.get, "/org/me/inbox", self.ws, self.reader, limit=min(self.limit, 500))
+                edge.get, "/org/me/inbox", self.ws, self.reader, limit=min(self.limit, 500))
         except (httpx.HTTPError, AssertionError) as error:
             return f"{self.name}: {error!r}"
         if self.copy.cursor < 0:
-            return f"{self.name}: never got a snapshot"
+            return f"{self.name}: received no snapshot"
         mine = self.copy.page
         items = mine["items"][:500]
         if [item["id"] for item in items] != [item["id"] for item in page["items"]]:

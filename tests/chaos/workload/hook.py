@@ -1,4 +1,4 @@
-"""The HTTP receiver of `attn deliver`: it honours `webhook-id`, fails now and then, and closes what it applied."""
+"""The HTTP receiver of `attn deliver`: it deduplicates by `webhook-id`, fails some posts, and closes applied items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.delivery.receiver import Answer, Post, Receiver, answer, receiver
 
 from chaos.workload.load import Send
 from chaos.workload.producers import Producer
-from chaos.workload.receiver import answer as said_of
+from chaos.workload.receiver import answer as report_of
 from chaos.workload.receiver import refuses
 from schemas.settings import Settings
 
@@ -23,7 +23,7 @@ _FAILS = 0.15  # share of posts that get a 503
 
 
 class Hook:
-    """`effects` counts what was applied by decision; `posts` how often each message came. Ids are honoured."""
+    """`effects`: effects by decision; `posts`: posts by message. A repeated id has no further effect."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self.effects: Counter[str] = Counter()
@@ -60,8 +60,8 @@ class Hook:
             return answer(409, json.dumps({"error": "freeze"}), content_type="application/json")
         if not self.effects[decision]:
             self.effects[decision] += 1
-            topic, said = said_of(post.event)
-            self._closing.put_nowait(Send(topic, said["subject"].encode(), json.dumps(said).encode()))
+            topic, event = report_of(post.event)
+            self._closing.put_nowait(Send(topic, event["subject"].encode(), json.dumps(event).encode()))
         return answer(204)
 
     async def _close(self) -> None:

@@ -1,7 +1,7 @@
-"""What is sent: who sends which record, in which order. Pure: all of it follows from the seed.
+"""The records of each producer, in order. Pure: everything follows from the seed.
 
-Each producer's clock is wrong by some minutes of its own, so times of one subject jump about. Some events are sent
-twice, by the same producer or another; neighbours change places; some records are garbage.
+Each producer's clock is wrong by some minutes, so times of one subject go back and forth. Some events are sent twice,
+by the same producer or another; neighbours change their order; some records are invalid.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from schemas.topics import SOURCE_TYPES, partition_of
 __all__ = ["BEAT", "Load", "Send", "beat", "beating", "generated", "load", "retimed"]
 
 _MINUTE = 60_000_000  # microseconds
-_REPEATS, _GARBAGE = 0.05, 0.004  # shares of what is sent
-_REACH = 40  # places by which a record may come too early or too late
+_REPEATS, _GARBAGE = 0.05, 0.004  # shares of the records
+_REACH = 40  # positions by which a record may be early or late
 BEAT = "escalations"
 _BEAT_SUBJECTS = 10
 
@@ -39,8 +39,8 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`sends`: of each producer, in order. `lines`: the events as the model reads them. `garbage`: values that must be
-    rejected. `skews`: by how much each producer's clock is wrong, microseconds."""
+    """`sends`: records of each producer, in order. `lines`: the events as the model reads them. `garbage`: values that
+    must be rejected. `skews`: error of each producer's clock, microseconds."""
 
     sends: list[list[Send]]
     lines: list[dict[str, Any]]
@@ -49,8 +49,8 @@ class Load:
 
 
 def generated(seed: int, size: int, now: datetime) -> list[dict[str, Any]]:
-    """About `size` events of every kind in eight workspaces; their times are the last 80 hours, so some items become
-    due, and some proofs expire, while they are sent."""
+    """Returns about `size` events of every kind in eight workspaces. Their times are in the last 80 hours, so some
+    items become due and some proofs expire during the run."""
     start = now.replace(second=0, microsecond=0) - generate.SLOTS * generate.SLOT - timedelta(minutes=45)
     runs = ("run.failed",) * 4 + SOURCE_TYPES["run-failures"]
     others = [name for topic, names in SOURCE_TYPES.items() for name in names if topic != "run-failures"]
@@ -64,9 +64,9 @@ def generated(seed: int, size: int, now: datetime) -> list[dict[str, Any]]:
 
 
 def load(seed: int, lines: Iterable[dict[str, Any]], producers: int) -> Load:
-    """Who sends what of these events."""
+    """Distributes these events over the producers."""
     rng = random.Random(seed)
-    # Whole minutes, so that items are due between whole minutes; and a bit, so that no two producers' times are equal.
+    # Whole minutes, so that items are due between whole minutes; and some microseconds, so that times are unique.
     skews = [rng.choice((-1, 1)) * (1 + 3 * number) * _MINUTE + number for number in range(producers)]
     sends: list[list[Send]] = [[] for _ in range(producers)]
     known: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def _jumbled(rng: random.Random, sends: Sequence[Send]) -> list[Send]:
 
 
 def beating(partitions: int) -> list[str]:
-    """A workspace in each partition of the log, by partition."""
+    """Returns a workspace for each partition of the log, by partition."""
     found: dict[int, str] = {}
     number = 0
     while len(found) < partitions:
@@ -107,7 +107,7 @@ def beating(partitions: int) -> list[str]:
 
 
 def beat(ws: str, number: int, now: int) -> tuple[Send, dict[str, Any]]:
-    """The workspace's event `number`, at `now` microseconds: an escalation everybody sees, opened and then updated."""
+    """Returns the workspace's event `number` at `now` microseconds: an escalation for all, opened and then updated."""
     subject = f"beat_{number % _BEAT_SUBJECTS}"
     kind = "escalation.opened" if number < _BEAT_SUBJECTS else "escalation.updated"
     value = {
@@ -119,7 +119,7 @@ def beat(ws: str, number: int, now: int) -> tuple[Send, dict[str, Any]]:
 
 
 def retimed(lines: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
-    """All times later by so much that the last event is now, in whole minutes."""
+    """Shifts all times by whole minutes, so that the last event is now."""
     newest = max(datetime.fromisoformat(line["value"]["time"]) for line in lines)
     shift = int((now.astimezone(UTC) - newest) / timedelta(minutes=1)) * _MINUTE
     return [{**line, "value": json.loads(retime(json.dumps(line["value"]).encode(), shift))} for line in lines]

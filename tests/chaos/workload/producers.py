@@ -1,4 +1,4 @@
-"""Producers that never give up on an event: what is not acknowledged is sent again, as the same event."""
+"""Producers that send an event again until it is acknowledged."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from schemas.settings import Settings
 
 __all__ = ["Beats", "Producer"]
 
-_ON_THEIR_WAY = 500  # sends without an answer yet, of one producer
-_ANSWER = 12.0  # seconds for an acknowledgement
+_ON_THEIR_WAY = 500  # unacknowledged sends of one producer
+_ANSWER = 12.0  # seconds until an acknowledgement
 _CLOSE = 3.0
 
 
 class Producer:
-    """One connection. `again` counts the sends whose end was not known: such an event may be in its topic twice."""
+    """One connection. `again`: sends with an unknown result; such an event may be in its topic twice."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._settings, self._name = settings, name
@@ -31,7 +31,7 @@ class Producer:
         self.acknowledged = self.again = 0
 
     async def replay(self, sends: Iterable[Send], seconds: float) -> None:
-        """Send them all, evenly over so many seconds; late where Kafka was away."""
+        """Sends all records evenly over the seconds; later if Kafka was unavailable."""
         waiting = deque(sends)
         pace = len(waiting) / seconds
         begun, sent = time.monotonic(), 0
@@ -43,7 +43,7 @@ class Producer:
             await asyncio.sleep(0.05 if portion else 1 / pace)
 
     async def send(self, portion: list[Send]) -> None:
-        """Returns when all of it is acknowledged."""
+        """Returns when everything is acknowledged."""
         while portion:
             portion = await self._try(portion)
             if portion:
@@ -51,7 +51,7 @@ class Producer:
                 await asyncio.sleep(0.5)
 
     async def _try(self, portion: list[Send]) -> list[Send]:
-        """Those of which it is not known whether they arrived."""
+        """Returns the sends with an unknown result."""
         try:
             async with asyncio.timeout(_ANSWER):
                 out = await self._connected()
@@ -62,7 +62,7 @@ class Producer:
             return portion
         failed = [one for one, result in zip(portion, results, strict=True) if isinstance(result, BaseException)]
         self.acknowledged += len(portion) - len(failed)
-        if failed:  # an idempotent producer that lost count of what arrived is of no use any more
+        if failed:  # the sequence numbers of an idempotent producer are unknown after a failure
             await self.close()
         return failed
 
@@ -93,7 +93,7 @@ async def _closed(out: AIOKafkaProducer) -> None:
 
 
 class Beats:
-    """A steady event in each of these workspaces, `rate` a second: what readers of them measure silence by."""
+    """Sends `rate` events per second in each of these workspaces. Silences of their readers are measured."""
 
     def __init__(self, settings: Settings, workspaces: list[str], rate: float) -> None:
         self._producers = {ws: Producer(settings, ws) for ws in workspaces}
@@ -105,7 +105,7 @@ class Beats:
         return sum(one.again for one in self._producers.values())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; then until all is acknowledged."""
+        """Sends until `stop`, then waits until everything is acknowledged."""
         await asyncio.gather(*(self._one(ws, out, stop) for ws, out in self._producers.items()))
 
     async def _one(self, ws: str, out: Producer, stop: asyncio.Event) -> None:
@@ -113,7 +113,7 @@ class Beats:
         last = 0
         try:
             while not stop.is_set():
-                last = max(last + 1, time.time_ns() // 1000)  # no two at one time
+                last = max(last + 1, time.time_ns() // 1000)  # times are unique
                 send, line = beat(ws, number, last)
                 self.lines.append(line)
                 number += 1

@@ -1,4 +1,4 @@
-"""What sources ask meanwhile: questions of every sort, changed, withdrawn and asked again. Follows from the seed."""
+"""Questions of sources during the run: all kinds, changed, withdrawn and asked again. Derived from the seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.settings import Settings
 
 __all__ = ["ENDPOINT", "PEOPLE", "Questions"]
 
-ENDPOINT = "hook"  # of the harness itself, for asks that name one
+ENDPOINT = "hook"  # endpoint of the harness, for asks that name one
 PEOPLE = (("ada", "OWNER"), ("ben", "ADMIN"), ("cleo", "MANAGER"), ("dan", "MEMBER"), ("eve", "MEMBER"))
 _OPENING = {"waitpoint": "waitpoint.created", "escalation": "escalation.opened", "pending_action": "action.requested",
             "failed_run": "run.failed"}
@@ -26,12 +26,12 @@ _WITHDRAWAL = {"waitpoint": "waitpoint.cancelled", "escalation": "escalation.res
                "pending_action": "action.expired", "failed_run": "run.recovered"}
 _OPTIONS = [{"id": "yes", "does": "approve"}, {"id": "no", "does": "reject"},
             {"id": "wait", "does": "ignore", "safe": True}]
-_OPEN = 14  # questions of a workspace that wait at once
-_PAUSE = 0.5  # seconds between two events of a workspace, on average
+_OPEN = 14  # open questions of a workspace
+_PAUSE = 0.5  # mean seconds between two events of a workspace
 
 
 def ask(rng: random.Random, now: int) -> dict[str, Any]:
-    """An ask of one of the sorts that there are."""
+    """Returns an ask of a random kind."""
     sort = rng.choice(("plain", "plain", "quorum", "quorum", "four eyes", "expires", "safe", "http", "topic only"))
     found: dict[str, Any] = {"options": _OPTIONS}
     if sort == "quorum":
@@ -50,12 +50,12 @@ def ask(rng: random.Random, now: int) -> dict[str, Any]:
 
 @dataclass
 class Questions:
-    """The sources of one workspace. `lines`: what they sent, as the model reads them."""
+    """The sources of one workspace. `lines`: their events as the model reads them."""
 
     ws: str
     seed: int
     settings: Settings
-    http: bool  # whether `attn deliver` runs: else no ask names an endpoint
+    http: bool  # whether `attn deliver` runs; otherwise no ask names an endpoint
     lines: list[dict[str, Any]] = field(default_factory=list)
     changed: int = 0
     withdrawn: int = 0
@@ -64,7 +64,7 @@ class Questions:
     _last: int = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`, one event after the other; each is acknowledged before the next."""
+        """Sends one event after the other until `stop`; each is acknowledged before the next."""
         rng, out = random.Random(self.seed), Producer(self.settings, self.ws)
         try:
             while not stop.is_set():
@@ -76,7 +76,7 @@ class Questions:
             await out.close()
 
     def _next(self, rng: random.Random) -> list[dict[str, Any]]:
-        """The next events, usually one: two that ask as a batch."""
+        """Returns the next events: usually one, or two that ask as a batch."""
         if len(self._open) >= _OPEN or (self._open and rng.random() < 0.3):
             subject = rng.choice(sorted(self._open))
             kind = self._open[subject]
@@ -108,7 +108,7 @@ class Questions:
         return found if self.http or "to" not in found.get("reply", {}) else {"options": _OPTIONS}
 
     def _line(self, event: str, kind: str, subject: str, data: dict[str, Any]) -> dict[str, Any]:
-        self._last = max(self._last + 1, time.time_ns() // 1000)  # no two at one time
+        self._last = max(self._last + 1, time.time_ns() // 1000)  # times are unique
         value = {
             "specversion": "1.0", "id": f"{self.ws}-{len(self.lines)}", "source": f"/council/{kind}", "type": event,
             "subject": subject, "time": format_timestamp(self._last), "workspaceid": self.ws, "data": data}

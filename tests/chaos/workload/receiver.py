@@ -1,7 +1,7 @@
-"""A source as a process that is killed: `receiver.py KAFKA GROUP LEDGER`. It imports nothing of attn.
+"""A source as a process that is killed: `receiver.py KAFKA GROUP LEDGER`. It imports no module of attn.
 
-It applies each decision of its questions once (the ledger is effect and memory), then closes the item, or says
-`decision.applied` or `decision.refused`. Offsets pass a decision when its confirmation is acknowledged.
+It applies each decision of its questions once (the ledger is the effect and its record), then closes the item, or sends
+`decision.applied` or `decision.refused`. It commits the offset after the acknowledgement of the confirmation.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ def refuses(decision: str) -> bool:
 
 
 def answer(event: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Topic and event by which the source says what it did."""
+    """Returns the topic and the event with which the source reports the result."""
     data = event["data"]
     decision, kind = data["decision"], data["kind"]
-    said: dict[str, Any] = {
+    result: dict[str, Any] = {
         "specversion": "1.0", "id": f"{decision}.done", "source": data["source"], "subject": event["subject"],
         "time": datetime.now(UTC).isoformat(), "workspaceid": event["workspaceid"]}
     if refuses(decision):
@@ -41,7 +41,7 @@ def answer(event: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         more = {"type": "decision.applied", "data": {"decision": decision}}
     else:
         more = {"type": CLOSING[kind, data.get("does") not in ("reject", "ignore")], "data": {}}
-    return TOPICS[kind], said | more
+    return TOPICS[kind], result | more
 
 
 async def serve(kafka: str, group: str, ledger: Path) -> None:
@@ -50,7 +50,7 @@ async def serve(kafka: str, group: str, ledger: Path) -> None:
     os.truncate(ledger, len(whole) + (1 if whole else 0))
     applied = {line.split()[0] for line in whole.splitlines()}
     waiting: dict[str, dict[str, Any]] = {}
-    read: dict[str, int] = {}  # workspace -> offset after the last of its records that was read
+    read: dict[str, int] = {}  # workspace -> offset after its last record that was read
     async with (
         AIOKafkaConsumer(
             "decisions", bootstrap_servers=kafka, group_id=group, group_instance_id=group, enable_auto_commit=False,
@@ -74,8 +74,8 @@ async def serve(kafka: str, group: str, ledger: Path) -> None:
                     continue
                 if decision not in applied:
                     with ledger.open("a") as file:
-                        said = "refused" if refuses(decision) else "applied"
-                        file.write(f"{decision} {said} {read[event['workspaceid']]}\n")
+                        result = "refused" if refuses(decision) else "applied"
+                        file.write(f"{decision} {result} {read[event['workspaceid']]}\n")
                         file.flush()
                         os.fsync(file.fileno())
                     applied.add(decision)

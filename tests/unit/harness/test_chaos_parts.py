@@ -142,7 +142,7 @@ def folded() -> Refold:
     for offset in range(2):
         events = [normalise(send.topic, send.value) for send, _ in (
             beat(ws, n, 10**15 + n) for n in range(offset * 3, offset * 3 + 3))]
-        fold.take([_record(offset, None, encode_pack(Pack(10**15, events)))])
+        fold.replay([_record(offset, None, encode_pack(Pack(10**15, events)))])
     return fold
 
 
@@ -158,9 +158,9 @@ def test_rows_that_are_absent_or_old_are_differences(folded: Refold) -> None:
 
 def test_a_repeated_fact_is_accepted_and_a_differing_one_is_reported(folded: Refold) -> None:
     records = [_record(n, None, encode_fact(fact)) for n, fact in enumerate(folded.facts)]
-    assert refold.told([*records, records[-1]]) == (folded.facts, 1, [])
+    assert refold.unique_facts([*records, records[-1]]) == (folded.facts, 1, [])
     other = _record(9, None, records[-1].value.replace(b"Beat", b"Bent"))
-    assert len(refold.told([*records, other])[2]) == 1
+    assert len(refold.unique_facts([*records, other])[2]) == 1
 
 
 def test_a_lost_repeated_or_unexplained_write_is_a_difference() -> None:
@@ -210,8 +210,8 @@ def test_the_watch_takes_batches_as_readers_do() -> None:
         (b"i:a", b"old"), (end, _position(1)), (b"i:b", None), (end, _position(2, shift=1)),
     ]
     for offset, (key, value) in enumerate(records):
-        watch._take(0, _record(offset, key, value))
-        watch._take(0, _record(offset, key, value))  # the watch reads the record again after a reconnect
+        watch._apply(0, _record(offset, key, value))
+        watch._apply(0, _record(offset, key, value))  # the watch reads the record again after a reconnect
     assert watch.rows(0) == {b"i:a": b"1", end: _position(2, shift=1)}
     assert (watch.claims, watch.torn, len(watch.stale), watch.repairs[0]) == (2, 1, 1, [(2, 0)])
 
