@@ -64,15 +64,15 @@ class _Idle:
         self._bell: Bell | None = None
         self._probe: AppendProbe | None = None
 
-    async def wait(self, now: float, request: Any, address: tuple[str, int]) -> None:
-        """Waits until the next fetch. `address`: host and port of the broker."""
+    async def wait(self, now: float, request: Any, address: tuple[str, int] | None) -> None:
+        """Waits until the next fetch. `address`: host and port of the broker, None if the metadata lack it."""
         names = {bell_of(topic) for topic, _ in request.topics}
         silence = now - self.last_record_at
         bell = self._listen(names)
         seconds = rest(silence, names, woken=bell is not None)
         if bell is None:
             await asyncio.sleep(seconds)
-        elif SOURCES not in names or silence < _PROBE_AFTER:
+        elif address is None or SOURCES not in names or silence < _PROBE_AFTER:
             await bell.wait(seconds)
         else:
             await self._wait_for_append(bell, seconds, request, address)
@@ -145,8 +145,8 @@ def install_throttle(bells: Path | None = None) -> None:
             state.last_record_at = now
         elif now - began < request._max_wait_ms / 1000 * _EARLY_RATIO:
             with suppress(asyncio.CancelledError):  # `Fetcher.close` cancels this task and awaits it
-                broker = self._client.cluster.broker_metadata(node_id)
-                await state.wait(now, request, (broker.host, broker.port))
+                broker = self._client.cluster.broker_metadata(node_id)  # None: it is down
+                await state.wait(now, request, None if broker is None else (broker.host, broker.port))
         return has_records
 
     @wraps(close)

@@ -31,7 +31,7 @@ from support.processes.cli import COMMAND, clean_env
 from support.processes.up import Up, wait_for
 
 from chaos.checks.edge import READERS, check, settled
-from chaos.environment.edge_client import Asker, now, users_of
+from chaos.environment.edge_client import EdgeClient, now, users_of
 from ops.process.ports import free_port
 from schemas.scalars import HOUR
 from schemas.settings import Settings
@@ -47,8 +47,8 @@ QUARTER = 900  # seconds
 
 
 @pytest.fixture
-def asker(up: Up) -> Iterator[Asker]:
-    with Asker(up.url, up.data_dir) as client:
+def edge_client(up: Up) -> Iterator[EdgeClient]:
+    with EdgeClient(up.url, up.data_dir) as client:
         yield client
 
 
@@ -107,12 +107,12 @@ def readers_of(model: Model, ws: str, users: int) -> list[Reader]:
     return [*READERS, *(Reader(user, role) for user in users_of(model, ws, users) for role in ("MEMBER", "MANAGER"))]
 
 
-def compare(asker: Asker, model: Model, seconds: float = 120, users: int = 3) -> None:
+def compare(edge_client: EdgeClient, model: Model, seconds: float = 120, users: int = 3) -> None:
     """Compares every workspace, reader and route with the model."""
-    settled(asker, model.at(now()), list(model.events), seconds)
+    settled(edge_client, model.at(now()), list(model.events), seconds)
     for ws, view in model.at(now()).items():
         for reader in readers_of(model, ws, users):
-            check(asker, ws, view, reader)
+            check(edge_client, ws, view, reader)
 
 
 def kill_everything(up: Up) -> None:
@@ -128,41 +128,41 @@ def kill_everything(up: Up) -> None:
     up.process.wait(10)
 
 
-def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, asker: Asker) -> None:
+def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, edge_client: EdgeClient) -> None:
     rng = random.Random(20_261_122)
     lines = lines_of(SAMPLE)
     model = Model(lines)
     big, small = "ws_org_line_c", "ws_org_line_g2"
     followers = [
-        Follower(asker, up.url, big, Reader("olga", "OWNER")),
-        Follower(asker, up.url, big, Reader("max", "MANAGER"), limit=7),
-        Follower(asker, up.url, big, Reader(users_of(model, big, 1)[0], "MEMBER")),
-        Follower(asker, up.url, small, Reader("max", "MANAGER"), limit=40),
-        Follower(asker, up.url, small, Reader("vera", "VIEWER"), limit=1000),
+        Follower(edge_client, up.url, big, Reader("olga", "OWNER")),
+        Follower(edge_client, up.url, big, Reader("max", "MANAGER"), limit=7),
+        Follower(edge_client, up.url, big, Reader(users_of(model, big, 1)[0], "MEMBER")),
+        Follower(edge_client, up.url, small, Reader("max", "MANAGER"), limit=40),
+        Follower(edge_client, up.url, small, Reader("vera", "VIEWER"), limit=1000),
     ]
     for follower in followers:
         follower.start()
     wait_for(lambda: all(each.connects for each in followers), 20, "all feeds")
     killed = kill_at_random(up, rng, replay(up, lines, rate=500), 7)
     assert {"worker", "edge"} <= set(killed)
-    compare(asker, model)
+    compare(edge_client, model)
     for follower in followers:
         follower.equals()
         assert follower.snapshots == 1, "after the restart of its edge the feed got only the missed frames"
-    _second_edge(up, asker, followers)
+    _second_edge(up, edge_client, followers)
     for follower in followers:
         follower.stop()
 
     time.sleep(SAVED)
     kill_everything(up)
     up.start(120)
-    compare(asker, model)
+    compare(edge_client, model)
     for follower in followers:
-        _check_resumed_feed(up, asker, follower)
+        _check_resumed_feed(up, edge_client, follower)
     _history(up, model)
 
 
-def _second_edge(up: Up, asker: Asker, followers: list[Follower]) -> None:
+def _second_edge(up: Up, edge_client: EdgeClient, followers: list[Follower]) -> None:
     """Law 5: another edge resumes a feed after any of its frames, and sends exactly the later ones."""
     port = free_port()
     secret = (up.data_dir / "secret").read_text().strip()
@@ -180,15 +180,15 @@ def _second_edge(up: Up, asker: Asker, followers: list[Follower]) -> None:
             last = max(index for index, frame in enumerate(seen) if frame[1] == "snapshot")
             for place in {last, last + (len(seen) - 1 - last) // 2, max(last, len(seen) - 4), len(seen) - 1}:
                 rest = seen[place + 1:]
-                received = frames_after(asker, url, follower.ws, follower.reader, seen[place][0], follower.limit,
+                received = frames_after(edge_client, url, follower.ws, follower.reader, seen[place][0], follower.limit,
                                    until=rest[-1][0] if rest else None)
                 assert received == rest, f"{follower.ws} {follower.reader} after {seen[place][0]}"
-            recent = frames_after(asker, url, follower.ws, follower.reader, seen[-1][0], follower.limit)
+            recent = frames_after(edge_client, url, follower.ws, follower.reader, seen[-1][0], follower.limit)
             assert recent == [], "no frame was missed, so the edge sends none"
-        with Asker(url, up.data_dir) as other:
+        with EdgeClient(url, up.data_dir) as other:
             for ws in {follower.ws for follower in followers}:
                 for reader in READERS:
-                    same = asker.pages(ws, reader) == other.pages(ws, reader)
+                    same = edge_client.pages(ws, reader) == other.pages(ws, reader)
                     assert same, "the same cursor means the same state on every edge"
     finally:
         edge.terminate()
@@ -202,9 +202,9 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _check_resumed_feed(up: Up, asker: Asker, follower: Follower) -> None:
+def _check_resumed_feed(up: Up, edge_client: EdgeClient, follower: Follower) -> None:
     """After all processes were killed, a resumed feed equals the inbox, by missed frames or by a new snapshot."""
-    again = Follower(asker, up.url, follower.ws, follower.reader, follower.limit)
+    again = Follower(edge_client, up.url, follower.ws, follower.reader, follower.limit)
     again.copy = follower.copy
     again.start()
     again.equals()
@@ -242,7 +242,7 @@ def _lag(up: Up) -> float:
     return next((float(line.split()[1]) for line in text.splitlines() if line.startswith("attn_history_lag_rows ")), -1)
 
 
-def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> None:
+def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, edge_client: EdgeClient) -> None:
     rng = random.Random(7)
     valid = mixed(11, 5000, ("ws_01", "ws_02", "ws_03"))
     model = Model(valid)
@@ -253,12 +253,12 @@ def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> N
     garbage = [{"topic": topic, "value": value} for topic, value in _garbage()]
     for line in garbage:
         sent.insert(rng.randrange(len(sent)), line)
-    followers = [Follower(asker, up.url, "ws_01", Reader(user, role), limit=limit)
+    followers = [Follower(edge_client, up.url, "ws_01", Reader(user, role), limit=limit)
                  for user, role, limit in (("ann", "OWNER", 500), ("bob", "MEMBER", 5), ("zoe", "VIEWER", 1000))]
     for follower in followers:
         follower.start()
     kill_at_random(up, rng, replay(up, sent, rate=400), 6)
-    compare(asker, model)
+    compare(edge_client, model)
     for follower in followers:
         follower.equals()
         follower.stop()
@@ -266,11 +266,11 @@ def test_all_kinds_shuffled_repeated_and_with_garbage(up: Up, asker: Asker) -> N
     time.sleep(SAVED)
     kill_everything(up)
     up.start(120)
-    compare(asker, model)
+    compare(edge_client, model)
     # The same events in another order have no effect.
     rng.shuffle(sent)
     kill_at_random(up, rng, replay(up, sent), 1)
-    compare(asker, model)
+    compare(edge_client, model)
     _history(up, model)
 
 
@@ -299,22 +299,22 @@ def _garbage() -> list[tuple[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(WHOLE not in os.environ, reason=f"{WHOLE} does not name the file of all incidents")
-def test_all_incidents_shuffled(up: Up, asker: Asker) -> None:
+def test_all_incidents_shuffled(up: Up, edge_client: EdgeClient) -> None:
     """Takes minutes. `make test` replays the sample in order, and generated events of all kinds shuffled."""
     rng = random.Random(3)
     lines = lines_of(Path(os.environ[WHOLE]))
     model = Model(lines)
     rng.shuffle(lines)
-    followers = [Follower(asker, up.url, "ws_org_line_c", READERS[0]), Follower(asker, up.url, "ws_other", READERS[1])]
+    followers = [Follower(edge_client, up.url, "ws_org_line_c", READERS[0]), Follower(edge_client, up.url, "ws_other", READERS[1])]
     for follower in followers:
         follower.start()
     kill_at_random(up, rng, replay(up, lines), 8)
-    compare(asker, model, seconds=900, users=2)
+    compare(edge_client, model, seconds=900, users=2)
     for follower in followers:
         follower.equals(60)
         follower.stop()
     time.sleep(SAVED)
     kill_everything(up)
     up.start(300)
-    compare(asker, model, seconds=300, users=1)
+    compare(edge_client, model, seconds=300, users=1)
     _history(up, model)

@@ -12,7 +12,7 @@ from httpx_sse import SSEError, connect_sse
 from support.clients.feed import Copy
 from support.model import Reader
 
-from chaos.environment.edge_client import Asker
+from chaos.environment.edge_client import EdgeClient
 
 Frame = tuple[int, str, Any]
 
@@ -20,14 +20,14 @@ Frame = tuple[int, str, Any]
 class Follower(threading.Thread):
     """Follows the live feed of one reader, over restarts of the edge."""
 
-    def __init__(self, asker: Asker, url: str, ws: str, reader: Reader, limit: int = 500) -> None:
+    def __init__(self, edge_client: EdgeClient, url: str, ws: str, reader: Reader, limit: int = 500) -> None:
         super().__init__(daemon=True)
         self.ws, self.reader, self.limit = ws, reader, limit
         self.copy = Copy()
         self.frames: list[Frame] = []  # without heartbeats
         self.connects = self.snapshots = 0
         self.error: BaseException | None = None
-        self._asker, self._url = asker, url
+        self._edge_client, self._url = edge_client, url
         self._ended = threading.Event()
         self.lock = threading.Lock()
 
@@ -42,7 +42,7 @@ class Follower(threading.Thread):
             self.error = error
 
     def _follow(self) -> None:
-        headers = self._asker.headers(self.ws, self.reader)
+        headers = self._edge_client.headers(self.ws, self.reader)
         if self.copy.cursor >= 0:
             headers["Last-Event-ID"] = str(self.copy.cursor)
         timeout = httpx.Timeout(5.0, read=40.0)
@@ -77,7 +77,7 @@ class Follower(threading.Thread):
         while True:
             if self.error is not None:
                 raise self.error
-            page = self._asker.get("/org/me/inbox", self.ws, self.reader, limit=min(self.limit, 500))
+            page = self._edge_client.get("/org/me/inbox", self.ws, self.reader, limit=min(self.limit, 500))
             with self.lock:
                 mine, cursor = self.copy.page, self.copy.cursor
             # The ids may differ: the last batches may hold no change for this reader.
@@ -92,10 +92,10 @@ class Follower(threading.Thread):
 
 
 def frames_after(
-    asker: Asker, url: str, ws: str, reader: Reader, cursor: int, limit: int, until: int | None = None
+    edge_client: EdgeClient, url: str, ws: str, reader: Reader, cursor: int, limit: int, until: int | None = None
 ) -> list[Frame]:
     """Resumes after `cursor`. Returns all frames up to the id `until`, or up to the third heartbeat."""
-    headers = asker.headers(ws, reader) | {"Last-Event-ID": str(cursor)}
+    headers = edge_client.headers(ws, reader) | {"Last-Event-ID": str(cursor)}
     frames: list[Frame] = []
     beats = 0
     with httpx.Client(timeout=20, trust_env=False) as client, connect_sse(

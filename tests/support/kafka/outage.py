@@ -31,7 +31,7 @@ from support.model import Model, Reader
 from support.processes.cli import attn
 
 from chaos.checks.verify import check_edges
-from chaos.environment.edge_client import Asker
+from chaos.environment.edge_client import EdgeClient
 from chaos.workload.feed_readers import Follower
 from chaos.workload.load import beating
 from ops.kafka import Cluster, Node
@@ -63,7 +63,7 @@ class Rig:
         self.urls: dict[str, str] = {}
         self.log_lines: dict[str, list[str]] = {}
         self.followers: list[Follower] = []
-        self.askers: list[Asker] = []
+        self.edge_clients: list[EdgeClient] = []
         self.parts = {name: self._part(name) for name in (
             *(f"worker-{number + 1}" for number in range(workers)), *(f"edge-{number + 1}" for number in range(edges)))}
         self._tasks: list[asyncio.Task[None]] = []
@@ -96,9 +96,9 @@ class Rig:
         self._tasks = [asyncio.create_task(part.run_forever(), name=name) for name, part in self.parts.items()]
         await eventually(self.ready, "all are ready", PATIENCE)
         for number, name in enumerate(self.edges):
-            self.askers.append(asker := Asker(url := self.urls[name], self.home))
+            self.edge_clients.append(edge_client := EdgeClient(url := self.urls[name], self.home))
             # Each follows a single edge: another edge could hide an error of its feed.
-            self.followers.append(Follower(asker, [url], self.workspaces[number], READER, 500, number))
+            self.followers.append(Follower(edge_client, [url], self.workspaces[number], READER, 500, number))
         self._tasks += [asyncio.create_task(follower.run(), name=follower.name) for follower in self.followers]
 
     async def stop(self) -> None:
@@ -106,8 +106,8 @@ class Rig:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(part.stop(8.0) for part in self.parts.values()))
-        for asker in self.askers:
-            asker.client.close()
+        for edge_client in self.edge_clients:
+            edge_client.client.close()
 
     async def ready(self) -> bool:
         async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
@@ -245,10 +245,10 @@ class Rig:
 
     async def _edges_proven(self) -> None:
         await eventually(self.ready, "all are ready", PATIENCE)
-        differences = [await follower.difference(self.askers, PATIENCE) for follower in self.followers]
+        differences = [await follower.difference(self.edge_clients, PATIENCE) for follower in self.followers]
         assert not any(differences), differences
         model = Model(self.lines)
-        wrong = await check_edges(model, self.askers, self.workspaces, 1, log.info)
+        wrong = await check_edges(model, self.edge_clients, self.workspaces, 1, log.info)
         assert not wrong, "\n".join(wrong)
 
     def silences(self, views: Records, begun: float, ended: float) -> dict[int, float]:
