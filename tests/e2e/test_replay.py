@@ -305,7 +305,8 @@ def test_all_incidents_shuffled(up: Up, edge_client: EdgeClient) -> None:
     lines = lines_of(Path(os.environ[WHOLE]))
     model = Model(lines)
     rng.shuffle(lines)
-    followers = [Follower(edge_client, up.url, "ws_org_line_c", READERS[0]), Follower(edge_client, up.url, "ws_other", READERS[1])]
+    followers = [Follower(edge_client, up.url, ws, reader) for ws, reader in (
+        ("ws_org_line_c", READERS[0]), ("ws_other", READERS[1]))]
     for follower in followers:
         follower.start()
     kill_at_random(up, rng, replay(up, lines), 8)
