@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -102,3 +103,13 @@ async def test_a_foreign_record_after_silence_arrives_long_before_the_next_fetch
             assert fetches._value.get() - empty <= 2  # 16 without the probe
             await producer.send_and_wait("plans", b"%d" % number, partition=number % 2)
             assert (await asyncio.wait_for(waiting, 60)).value == b"%d" % number
+
+async def test_a_consumer_whose_broker_is_down_does_not_probe(tmp_path: Path) -> None:
+    """The metadata have no address of a broker that is down."""
+    bells = tmp_path / "bells"
+    doorbell.make_directory(bells, wanted=True)
+    idle = idle_fetch._Idle(0.0, bells)
+    request = SimpleNamespace(topics=[("waitpoints", [(0, 0, 0)])])
+    await asyncio.wait_for(idle.wait(3600.0, request, None), 5)
+    assert idle._probe is None
+    idle.close()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 
-from streams.kafka.doorbell import SOURCES, bell_of, make_directory
-from streams.kafka.idle_fetch import _Idle, rest
+from streams.kafka.doorbell import SOURCES, bell_of
+from streams.kafka.idle_fetch import rest
 
 
 def test_a_record_that_follows_closely_is_hardly_delayed() -> None:
@@ -37,14 +33,3 @@ def test_the_longest_wait_depends_on_who_writes(bells: set[str], woken: bool, lo
 def test_source_topics_share_a_bell_and_others_have_their_own() -> None:
     assert {bell_of("waitpoints"), bell_of("plans")} == {SOURCES}
     assert bell_of("attn.views") == "attn.views"
-
-
-async def test_a_consumer_whose_broker_is_down_does_not_probe(tmp_path: Path) -> None:
-    """The metadata have no address of a broker that is down."""
-    bells = tmp_path / "bells"
-    make_directory(bells, wanted=True)
-    idle = _Idle(0.0, bells)
-    request = SimpleNamespace(topics=[("waitpoints", [(0, 0, 0)])])
-    await asyncio.wait_for(idle.wait(3600.0, request, None), 5)
-    assert idle._probe is None
-    idle.close()
