@@ -147,8 +147,9 @@ async def test_a_link_signs_in_once_and_leaves_the_address() -> None:
         assert other.url == f"{seen.here}/"
         await other.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='eve')}")  # in the tab that shows the page
         await other.wait_for_selector(".row:has-text('Read me')")
-        await page.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='mallory')}")
-        await page.reload()
+        async with page.expect_event("load"):  # the page loads itself again with the link
+            await page.goto(f"{seen.here}/#signin={new_link(seen.attn, of_user='mallory')}")
+        await page.wait_for_selector(".row:has-text('Read me')")
         me = await page.evaluate("fetch('/org/me').then((answer) => answer.json())")
         assert me["user_id"] == "me", "a link of another user does not replace the session"
 
