@@ -34,7 +34,8 @@ _STAMP = re.compile(rb"at=(\d+);")
 _ID = re.compile(rb"\nid: (\d+)")
 _SECONDS = 120.0
 _AT_ONCE = 50  # connections that are opened together
-_PER_ADDRESS = 20_000  # connections from one source address, below the number of ephemeral ports
+# Connections from one source address: fewer than ephemeral ports, also with those that were just closed.
+_PER_ADDRESS = 15_000
 _FIRST_POSITION = 200_000_000  # above those of the filled topic
 
 
@@ -95,6 +96,7 @@ class Streams:
         self._edge, self._bootstrap, self._shape = edge, bootstrap, shape
         self._position = _FIRST_POSITION
         self._random = random.Random(3)
+        self._connected = 0  # connections so far
 
     async def measure(self, streams: int, changes: int) -> str:
         """Opens the streams, a few in each workspace, and times changes. Returns the results as text."""
@@ -188,7 +190,8 @@ class Streams:
         for number, name in enumerate(names):
             cursor = behind[number] if behind else b""
             request = _request(name, number, cursor)
-            address = f"127.0.0.{2 + number // _PER_ADDRESS}"
+            address = f"127.0.0.{2 + self._connected // _PER_ADDRESS}"
+            self._connected += 1
             factory = partial(_Reader, request, crowd, bool(cursor))
             opening.append(loop.create_connection(factory, "127.0.0.1", self._edge.port, local_addr=(address, 0)))
             if len(opening) == at_once or number == len(names) - 1:
