@@ -198,6 +198,9 @@ class Streams:
                 crowd.readers += [reader for _, reader in await asyncio.gather(*opening)]
                 opening.clear()
                 await crowd.until("open", number + 1)
+        if not behind:  # snapshots have the items that earlier runs wrote into kept data
+            crowd.frames = 0
+            crowd.ages.clear()
 
     @staticmethod
     def _disconnect(crowd: _Crowd) -> None:
