@@ -84,8 +84,8 @@ class _ProducerIds(TransactionManager):  # type: ignore[misc]
         for topic in FENCED_TOPICS:
             self._sequence_numbers.pop(TopicPartition(topic, partition), None)
 
-    def epoch_of(self, partition: int) -> int:
-        return int(self._fenced[partition].epoch)
+    def fenced(self, partition: int) -> PidAndEpoch:
+        return self._fenced[partition]
 
     def sequence_number(self, tp: TopicPartition) -> int:
         self._pid_and_epoch = self._fenced[tp.partition] if tp.topic in FENCED_TOPICS else self._own
@@ -102,7 +102,7 @@ class FencedProducer:
 
     partition: int
     producer: AIOKafkaProducer
-    epoch: int
+    pid_and_epoch: PidAndEpoch
     offset: int
 
     async def write(self, topic: str, rows: list[tuple[bytes, bytes | None]]) -> int:
@@ -114,7 +114,7 @@ class FencedProducer:
         """Writes records with headers, otherwise as `write`. `topic`: one of FENCED_TOPICS."""
         if topic not in FENCED_TOPICS:
             raise ValueError(f"{topic} is not written by the owner of a partition")
-        if self.producer._txn_manager.epoch_of(self.partition) != self.epoch:
+        if self.producer._txn_manager.fenced(self.partition) != self.pid_and_epoch:
             raise FencedError(f"partition {self.partition} was fenced again by this worker")
         try:
             return await write_records(self.producer, topic, self.partition, records)
@@ -158,7 +158,7 @@ class PartitionFencer:
         pid, epoch = await _request_epoch(self._settings, partition)
         self._ids.set_fenced(partition, pid, epoch)
         row = FenceRow(by=self._settings.instance, epoch=epoch, at=now_us())
-        first = FencedProducer(partition, self.producer, epoch, -1)
+        first = FencedProducer(partition, self.producer, self._ids.fenced(partition), -1)
         offset = await first.write(VIEWS, [(fence_key(partition), encode_row(row))])
         log.info("%s/%d: fenced at offset %d, epoch %d", VIEWS, partition, offset, epoch)
         return replace(first, offset=offset)

@@ -4,7 +4,8 @@ requests, unsent bytes. It uses private API of uvicorn's `HttpToolsProtocol`, so
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import re
+from typing import Any, NoReturn
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -29,7 +30,9 @@ _TOO_LARGE = b"431 Request Header Fields Too Large", (
     f"the request's line and headers are too large: at most {_MAX_HEAD_BYTES} bytes; "
     "cookies count, so delete those of this host")
 _BAD_CODING = b"501 Not Implemented", "transfer-encoding: must be chunked or absent"
-_TWO_HOSTS = b"400 Bad Request", "host: the request has more than one such header"
+_BAD_HOST = b"400 Bad Request", "host: an HTTP/1.1 request has one such header: a name or an address, and maybe a port"
+# RFC 3986, 3.2.2 and 3.2.3: a name or an IPv4 address, or an IP literal in brackets; then a port. Empty is valid.
+_HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|(?:[0-9A-Za-z._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
 _TOO_SLOW = b"408 Request Timeout", f"the request head was incomplete after {HEAD_SECONDS:g} s"
 
 
@@ -38,14 +41,16 @@ class _RequestRefused(Exception):
 
 
 class HeaderLimitProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol with limits. An invalid request or two Host headers (400), a head that is too large
-    (431) or too slow (408), and an unknown transfer coding (501) get a JSON response, and the connection is closed."""
+    """uvicorn's HTTP/1.1 protocol with limits. These get a JSON response, and the connection is closed: an invalid
+    request, or one without exactly one valid Host header (400), a head that is too large (431) or too slow (408), and
+    an unknown transfer coding (501)."""
 
     _header_bytes = 0  # bytes of the request line and the fields, trailers included
     # Bytes since the last complete head or body chunk: the parser reports a field only when it is complete.
     _unparsed_bytes = 0
     _unknown_coding = False  # the request has another transfer coding than `chunked`
-    _hosts = 0  # Host headers of the request
+    _has_host = False  # the request has a Host header
+    _is_host_refused = False
     _is_refused = False
     _deadline: asyncio.TimerHandle | None = None  # timer of the request head; after a refusal, of the connection
     _stall_timer: asyncio.TimerHandle | None = None
@@ -110,7 +115,7 @@ class HeaderLimitProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes = self._hosts = 0
+        self._header_bytes, self._has_host = 0, False
         if self._deadline is None:
             self._start_head_deadline()
 
@@ -126,12 +131,14 @@ class HeaderLimitProtocol(HttpToolsProtocol):
             raise _RequestRefused
         if name.lower() == b"host":
             # RFC 9112, 3.2: a proxy may have read another of them than attn, which builds sign-in addresses with it.
-            self._hosts += 1
-            if self._hosts > 1:
-                raise _RequestRefused
+            if self._has_host or not _HOST.fullmatch(value.strip(b" \t")):
+                self._refuse_host()
+            self._has_host = True
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if not self._has_host and self.parser.get_http_version() != "1.0":
+            self._refuse_host()
         self._unparsed_bytes = 0
         self._cancel_deadline()
         super().on_headers_complete()
@@ -150,13 +157,17 @@ class HeaderLimitProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         too_large = self._header_bytes > _MAX_HEAD_BYTES
-        reason = _BAD_CODING if self._unknown_coding else _TWO_HOSTS if self._hosts > 1 else _NOT_HTTP
+        reason = _BAD_CODING if self._unknown_coding else _BAD_HOST if self._is_host_refused else _NOT_HTTP
         self._refuse(*(_TOO_LARGE if too_large else reason))
 
     def _count_header_bytes(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > _MAX_HEAD_BYTES:
             raise _RequestRefused
+
+    def _refuse_host(self) -> NoReturn:
+        self._is_host_refused = True
+        raise _RequestRefused
 
     def _start_head_deadline(self) -> None:
         self._deadline = self.loop.call_later(HEAD_SECONDS, self._refuse, *_TOO_SLOW)

@@ -83,7 +83,7 @@ def make_plan(demand: Demand, costs: UnitCosts) -> Plan:
         return replace(plan, limit_of_fewer=reason)
     largest, whole = zipf(demand.workspaces, demand.skew).largest, load_of(demand)
     raise UserError(
-        f"{_INSTALLATIONS[-1]:,} installations do not suffice (the limit is {reason}): the largest workspace has "
+        f"{_INSTALLATIONS[-1]:,} installations do not suffice: {reason}; the largest workspace has "
         f"{largest:.2%} of the whole load, which takes {fold_cores(whole, largest, costs):.2g} cores and "
         f"{largest * rows_memory(whole, costs) / GB:.2g} GB of rows and event ids in one worker; use a smaller --skew, "
         f"a shorter --retention-days ({demand.retention_days:g}) and --dedupe-days ({demand.dedupe_days:g}), or larger "

@@ -28,7 +28,7 @@ def show_plan(plan: Plan) -> None:
         f"{load.streams:,.0f} streams; {load.rows:,.0f} rows, {load.digests:,.0f} event ids.", highlight=False)
     if plan.installations > 1:
         out.print(
-            f"{plan.installations:,} installations share the workspaces (the limit of {plan.installations // 2:,} is "
+            f"{plan.installations:,} installations share the workspaces ({plan.installations // 2:,} do not suffice: "
             f"{plan.limit_of_fewer}); this one has the largest workspace.", highlight=False)
     ranges = "each edge has all rows" if plan.ranges == 1 else f"edges by {plan.ranges} ranges of partitions"
     out.print(f"{plan.partitions} partitions, {plan.source_partitions} per source topic; {ranges}.", highlight=False)

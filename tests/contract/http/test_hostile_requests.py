@@ -80,15 +80,43 @@ async def test_a_head_over_64_kib_is_431_and_smaller_ones_are_accepted() -> None
         writer.close()
 
 
-@pytest.mark.parametrize("second", ["Host: x", "HOST: attacker.test"], ids=["the same", "another"])
-async def test_a_request_with_two_host_headers_is_400(second: str) -> None:
+@pytest.mark.parametrize("hosts", [
+    ["x", "x"], ["x", "attacker.test"], [], ["a b"], ["a/b"], ["user@a"], ["a:b"], ["a, b"], ["[::1"], ["a?b"],
+    ["http://a"], ["a%2"], ["\u00fc"], ['"a"'],
+], ids=ascii)
+async def test_a_request_without_exactly_one_valid_host_header_is_400(hosts: list[str]) -> None:
+    """RFC 9112, 3.2."""
     async with serving(Fed().edge) as base:
         reader, writer = await opened(base)
-        writer.write(f"GET /healthz HTTP/1.1\r\n{HOST}{second}\r\n\r\n".encode())
+        headers = "".join(f"Host: {host}\r\n" for host in hosts)
+        writer.write(f"GET /healthz HTTP/1.1\r\n{headers}\r\n".encode())
         status, whole = await answer(reader)
         assert status == 400
         assert b"host" in whole.split(b"\r\n\r\n")[1]
         writer.close()
+
+
+@pytest.mark.parametrize("host", [
+    "", "x", "a.b-c_d", "127.0.0.1:80", "[::1]:8080", "[fe80::1%25eth0]", "a:", "xn--bcher-kva.example", "%41",
+])
+async def test_valid_host_headers(host: str) -> None:
+    async with serving(Fed().edge) as base:
+        reader, writer = await opened(base)
+        writer.write(f"GET /healthz HTTP/1.1\r\nhOsT:{host} \r\nconnection: close\r\n\r\n".encode())
+        assert (await answer(reader))[0] == 200
+        writer.close()
+
+
+async def test_http_1_0_needs_no_host_header() -> None:
+    async with serving(Fed().edge) as base:
+        reader, writer = await opened(base)
+        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+        writer.close()
+
+
+async def test_each_request_of_a_connection_has_a_host_header() -> None:
+    async with serving(Fed().edge) as base:
         reader, writer = await opened(base)
         for number in range(3):  # one per request of a connection is fine
             last = "connection: close\r\n" if number == 2 else ""

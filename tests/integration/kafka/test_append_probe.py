@@ -104,6 +104,7 @@ async def test_a_foreign_record_after_silence_arrives_long_before_the_next_fetch
             await producer.send_and_wait("plans", b"%d" % number, partition=number % 2)
             assert (await asyncio.wait_for(waiting, 60)).value == b"%d" % number
 
+
 async def test_a_consumer_whose_broker_is_down_does_not_probe(tmp_path: Path) -> None:
     """The metadata have no address of a broker that is down."""
     bells = tmp_path / "bells"

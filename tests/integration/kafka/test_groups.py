@@ -222,15 +222,15 @@ async def test_partitions_share_a_request_and_are_fenced_one_by_one(stack: Stack
         fencer, next_owner = PartitionFencer(settings), PartitionFencer(settings)
         await asyncio.gather(fencer.producer.start(), next_owner.producer.start())
         owned = [await fencer.fence(number) for number in range(3)]
-        taken = await next_owner.fence(1)
+        owned_by_next = await next_owner.fence(1)
         requests: list[set[int]] = []
         send_request = fencer.producer._sender._send_produce_req
 
-        async def noted(node: int, batches: dict[TopicPartition, object]) -> None:
+        async def record_partitions(node: int, batches: dict[TopicPartition, object]) -> None:
             requests.append({tp.partition for tp in batches})
             await send_request(node, batches)
 
-        fencer.producer._sender._send_produce_req = noted
+        fencer.producer._sender._send_produce_req = record_partitions
         for _ in range(3):
             answers = await asyncio.gather(*[
                 each.write(VIEWS, [(position_key(each.partition), encode_row(PositionRow(next=1)))])
@@ -242,7 +242,7 @@ async def test_partitions_share_a_request_and_are_fenced_one_by_one(stack: Stack
         again = await fencer.fence(1)  # the group assigns the partition to the first worker again
         assert await again.write(VIEWS, [(position_key(1), encode_row(PositionRow(next=1)))]) == again.offset + 1
         with pytest.raises(FencedError, match="partition 1"):
-            await taken.write(VIEWS, [(position_key(1), encode_row(PositionRow(next=2)))])
+            await owned_by_next.write(VIEWS, [(position_key(1), encode_row(PositionRow(next=2)))])
         await asyncio.gather(fencer.producer.stop(), next_owner.producer.stop())
         seen = await look(settings)
         assert [len(seen.views[number]) for number in range(3)] == [4, 4, 4]

@@ -148,8 +148,8 @@ def test_from_the_producers_header_to_the_frame(stand: Stand) -> None:
     assert wait_for(lambda: stand.feed.items("wp_1"), 60, "the frame")
     assert ingest.parent == parent
     assert [span.service for span in (ingest, fold, publish)] == ["attn-worker", "attn-worker", "attn-edge"]
-    assert ingest.start <= ingest.end
-    assert fold.start <= fold.end <= publish.end
+    # A span may end after the next one began: a record is readable before its producer is acknowledged.
+    assert ingest.start <= fold.start <= publish.start <= publish.end
     assert publish.attributes["attn.streams"] == 1
     assert ingest.attributes["cloudevents.event_id"] == "ask-wp_1"
     assert {span.state for span in (ingest, fold, publish)} == {"vendor=abc"}

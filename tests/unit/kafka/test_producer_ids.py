@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.producer.transaction_manager import PidAndEpoch
 from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,10 +78,12 @@ def test_each_batch_has_the_id_epoch_and_next_sequence_number_of_its_partition(s
         next_sequence[tp, expected] += len(list(batch))
 
 
-async def test_a_write_after_a_second_fence_of_the_same_worker_is_refused() -> None:
+@pytest.mark.parametrize(("pid", "epoch"), [(100, 0), (99, 1)])
+async def test_a_write_after_a_second_fence_of_the_same_worker_is_refused(pid: int, epoch: int) -> None:
+    """A broker that forgot the transactional id assigns another producer id, whose epochs start at 0 again."""
     fencer = PartitionFencer(Settings(_env_file=None))
     fencer._ids.set_fenced(0, 100, 1)
-    former = FencedProducer(0, fencer.producer, 0, -1)
+    former = FencedProducer(0, fencer.producer, PidAndEpoch(pid, epoch), -1)
     with pytest.raises(FencedError, match="partition 0 was fenced again by this worker"):
         await former.write(VIEWS, [(b"k", b"v")])
 
@@ -89,7 +92,7 @@ async def test_only_topics_of_the_owner_have_its_id() -> None:
     fencer = PartitionFencer(Settings(_env_file=None))
     fencer._ids.set_fenced(0, 100, 0)
     with pytest.raises(ValueError, match=r"attn\.log is not written by the owner"):
-        await FencedProducer(0, fencer.producer, 0, -1).write(LOG, [(b"k", b"v")])
+        await FencedProducer(0, fencer.producer, PidAndEpoch(100, 0), -1).write(LOG, [(b"k", b"v")])
 
 
 async def test_a_fence_waits_for_batches_of_an_earlier_assignment() -> None:

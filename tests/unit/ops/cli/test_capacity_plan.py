@@ -158,7 +158,7 @@ def test_a_disk_holds_what_is_retained() -> None:
 
 
 def test_one_workspace_that_no_worker_can_fold_is_reported() -> None:
-    with pytest.raises(UserError, match=r"4,096 installations do not suffice \(the limit is CPU of a worker\)"):
+    with pytest.raises(UserError, match=r"4,096 installations do not suffice: CPU of a worker; the largest"):
         make_plan(dataclasses.replace(SMALL, events_per_s=100_000.0, workspaces=1, retention_days=0.001,
                                       dedupe_days=0.001, worker_memory_gb=10_000.0), COSTS)
 
