@@ -13,6 +13,7 @@ import structlog
 
 from api.commands.command_log import open_log_writer
 from api.edge.follower import TopicFollower
+from api.edge.index_eviction import IndexEviction
 from api.edge.services import Edge
 from api.http.app import create_app
 from api.http.auth.oidc.renewal import Renewal
@@ -50,7 +51,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         name: asyncio.create_task(work, name=name) for name, work in (
             ("http", http.serve(sockets=[sock])), ("view", _follow(edge, settings)),
             ("heartbeats", edge.connections.send_heartbeats()), ("access", edge.access_watch.run()),
-            ("renewal", _renew(edge, app.state.sign_in)), ("stop", stop.wait()),
+            ("renewal", _renew(edge, app.state.sign_in)), ("indexes", IndexEviction(edge).run()),
+            ("stop", stop.wait()),
         )
     }
     try:

@@ -27,7 +27,9 @@ STALE = Counter(
     "attn_edge_stale_batches_total", "Batches of attn.views ignored because their position was not ahead")
 BROKER_UP = Gauge("attn_edge_broker_up", "1 while the broker answers, 0 after 10 s without an answer")
 MetricAlias("attn_edge_broker_answers", BROKER_UP)
-INDEXED = Gauge("attn_edge_indexed_workspaces", "Workspaces with indexes: those that were requested")
+INDEXED = Gauge("attn_edge_indexed_workspaces", "Workspaces with indexes: those with recent requests")
+INDEXES_DROPPED = Counter(
+    "attn_edge_indexes_dropped_total", "Workspaces whose indexes were dropped after ATTN_INDEX_IDLE_SECONDS")
 OPENING = Gauge("attn_edge_streams_opening", "Connections that wait for their first frames")
 POSITION = Gauge("attn_edge_position", "Position of the view", ["partition"])
 ROWS = Gauge("attn_edge_rows", "Rows of the view in memory")

@@ -206,8 +206,11 @@ class Edge:
             raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
         self.require_served(reader.workspace_id)
         while (known := self.replica.find_workspace(reader.workspace_id)) is not None:
+            known.last_read = time.monotonic()  # `api.edge.index_eviction` keeps the indexes
             await self._builders.build(known, frozenset(families))
             # Otherwise the workspace became empty and was created again.
             if self.replica.find_workspace(reader.workspace_id) is known:
                 break
-        return self.replica.workspace(reader.workspace_id)
+        workspace = self.replica.workspace(reader.workspace_id)
+        workspace.last_read = time.monotonic()
+        return workspace

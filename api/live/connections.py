@@ -142,6 +142,10 @@ class ConnectionRegistry:
         self._users[ws, user] += 1
         metrics.STREAMS.inc()
 
+    def workspaces(self) -> set[str]:
+        """Returns the workspaces that have connections, those included that wait for their first frames."""
+        return {ws for ws, _ in self._users}
+
     def release(self, ws: str, user: str) -> None:
         metrics.STREAMS.dec()
         self._users[ws, user] -= 1

@@ -29,6 +29,10 @@ class LongPolls:
         self._touched: set[str] = set()
         self._closed = False
 
+    def workspaces(self) -> set[str]:
+        """Returns the workspaces that have waiting requests."""
+        return set(self._events)
+
     def touch(self, ws: str) -> None:
         """Notes a change. The edge may not have published it yet."""
         if ws in self._events:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from sys import intern
 
 import msgspec
 
@@ -90,8 +91,10 @@ class ItemCounts:
         """Adds the item with `step` 1, removes it with `step` -1."""
         self.total += step
         self.unread += step * (row.state == "unread")
-        self.kinds[row.kind] = self.kinds.get(row.kind, 0) + step
-        self.priorities[row.priority] = self.priorities.get(row.priority, 0) + step
+        # Interned: each decoded row has strings of its own, and an edge keeps thousands of these tables.
+        kind, priority = intern(row.kind), intern(row.priority)
+        self.kinds[kind] = self.kinds.get(kind, 0) + step
+        self.priorities[priority] = self.priorities.get(priority, 0) + step
 
     def add(self, other: ItemCounts, sign: int) -> None:
         """Adds the other counts with `sign` 1, subtracts them with `sign` -1."""

@@ -238,6 +238,19 @@ class Replica:
                 pass
         return workspace
 
+    def drop_indexes(self, read_before: float, in_use: Collection[str]) -> Iterator[bool]:
+        """Drops the indexes of workspaces that were last requested before `read_before` (monotonic seconds).
+
+        Checks one workspace a step, and yields whether its indexes were dropped. Keeps the workspaces in `in_use`:
+        their streams and long polls need the changes that `apply` decodes. Keeps those whose indexes are being built.
+        """
+        for name, workspace in list(self._workspaces.items()):
+            dropped = (workspace.is_indexed and workspace.last_read < read_before and name not in in_use
+                       and workspace.changes_during_build is None)
+            if dropped:
+                workspace.drop_indexes()
+            yield dropped
+
     def find_workspace(self, workspace_id: str) -> Workspace | None:
         """Returns the workspace with or without indexes. None if no row of it exists."""
         return self._workspaces.get(workspace_id)

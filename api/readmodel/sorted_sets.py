@@ -9,11 +9,12 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from sys import intern
+from typing import NoReturn, TypeAlias
 
 from sortedcontainers import SortedList
 
-__all__ = ["AnySortedSet", "Name", "SortedKeys", "SortedSets", "SortedSetsOverlay", "merge_sorted"]
+__all__ = ["AnySortedSet", "MissingSets", "Name", "SortedKeys", "SortedSets", "SortedSetsOverlay", "merge_sorted"]
 
 Name = tuple[str, ...]
 
@@ -169,6 +170,12 @@ class _SetOverlay:
 AnySortedSet: TypeAlias = SortedKeys | _SetOverlay
 
 
+def _interned(name: Name) -> Name:
+    """Returns the name with interned strings. Each decoded row has strings of its own for its kind, state and user, and
+    an edge keeps the names of a hundred thousand sets."""
+    return tuple(map(intern, name))
+
+
 class SortedSets:
     """Sorted sets by name. The table holds no empty set."""
 
@@ -181,7 +188,7 @@ class SortedSets:
     def add(self, name: Name, key: bytes) -> None:
         keys = self._sets.get(name)
         if keys is None:
-            keys = self._sets[name] = SortedKeys()
+            keys = self._sets[_interned(name)] = SortedKeys()
         keys.add(key)
 
     def discard(self, name: Name, key: bytes) -> None:
@@ -193,7 +200,24 @@ class SortedSets:
 
     def fill(self, name: Name, keys: Iterable[bytes]) -> None:
         """Sets all keys of a set at once: one sort, instead of one insertion for each of a million keys."""
-        self._sets[name] = SortedKeys(keys)
+        self._sets[_interned(name)] = SortedKeys(keys)
+
+
+class MissingSets(SortedSets):
+    """Table of a workspace without indexes. Every use raises RuntimeError, because an empty table would look like an
+    empty inbox."""
+
+    def get(self, name: Name) -> NoReturn:
+        raise RuntimeError(f"index {name[0]!r} of a workspace that has no indexes: request it with Edge.workspace")
+
+    def add(self, name: Name, key: bytes) -> NoReturn:
+        self.get(name)
+
+    def discard(self, name: Name, key: bytes) -> NoReturn:
+        self.get(name)
+
+    def fill(self, name: Name, keys: Iterable[bytes]) -> NoReturn:
+        self.get(name)
 
 
 class SortedSetsOverlay:

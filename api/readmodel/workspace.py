@@ -4,13 +4,14 @@
 in `api.readmodel.indexes`; the others are:
 
     dismissed, user, audience        listed items that the user dismissed, by rank
-    marks, user                      items that the user has a mark on
-    marks                            item and user, of all marks
+    marks, user                      row keys of the user's marks
+    marks                            row keys of all marks, by item
     drafts, user                     drafts in progress, by time of the last edit
     activity, audience, kind         activity by time; with two audiences: what is in both
 
 An edge builds the indexes when the workspace is first requested, and a family of item indexes when a request needs it:
-most of a million rows belong to users who are not connected. `api.edge.index_builder` builds them in short time slices.
+most of a million rows belong to users who are not connected. `api.edge.index_builder` builds them in short time slices,
+and `api.edge.index_eviction` drops them when nobody reads the workspace any more.
 
 `rows`, `sets` and `tallies` may be overlays (`api.readmodel.rollback`). Then the same code shows an earlier position.
 """
@@ -18,6 +19,7 @@ most of a million rows belong to users who are not connected. `api.edge.index_bu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
+from sys import intern
 
 from api.readmodel.indexes import (
     DECISIONS,
@@ -33,7 +35,7 @@ from api.readmodel.indexes import (
     text_prefix,
 )
 from api.readmodel.readers import Counts, ItemCounts, Reader, audiences_of, user_audience
-from api.readmodel.sorted_sets import AnySortedSet, SortedSets, SortedSetsOverlay
+from api.readmodel.sorted_sets import AnySortedSet, MissingSets, SortedSets, SortedSetsOverlay
 from schemas.asking.question import DecisionRow
 from schemas.views import ActivityRow, DraftRow, ItemRow, MarkRow, PreferencesRow, Row, decode_row
 from streams.core.domain.drafts import draft_users
@@ -50,6 +52,9 @@ _DEFAULT_FAMILIES = frozenset({"ranked"})
 # number is small because an edge may hold 100,000 workspaces whose rows are created and deleted one by one.
 _MAX_DELETED_KEYS = 30
 
+# The indexes of a workspace that has none. Shared, because an edge may hold 100,000 such workspaces.
+_MISSING_SETS = MissingSets()
+
 _TallyEntry = tuple[TallyName, ItemRow]
 _KeysByName = dict[IndexName, list[bytes]]
 
@@ -57,11 +62,13 @@ _KeysByName = dict[IndexName, list[bytes]]
 class Workspace:
     """Rows and indexes of one workspace. `rows` may also hold rows of other workspaces; these are never shown.
 
-    `is_indexed`: the indexes exist, of the item families in `families`. Without indexes the workspace only stores rows.
+    `is_indexed`: the indexes exist, of the item families in `families`. Without indexes the workspace only stores rows,
+    and a read of an index raises RuntimeError. `last_read`: time of the last request in monotonic seconds, 0 if none.
     """
 
     __slots__ = (
-        "_deleted", "changes_during_build", "families", "is_indexed", "keys", "rows", "sets", "tallies", "workspace_id",
+        "_deleted", "changes_during_build", "families", "is_indexed", "keys", "last_read", "rows", "sets", "tallies",
+        "workspace_id",
     )
 
     def __init__(
@@ -76,6 +83,7 @@ class Workspace:
         self.is_indexed = True
         self.keys: list[bytes] = []  # of its rows, and of some deleted rows
         self._deleted = 0
+        self.last_read = 0.0
         # (key, new value) of each row stored while `api.edge.index_builder` builds the indexes; otherwise None.
         self.changes_during_build: list[tuple[bytes, bytes | None]] | None = None
 
@@ -83,7 +91,12 @@ class Workspace:
 
     def set_keys(self, keys: list[bytes]) -> None:
         """Names the keys of the workspace's rows in `rows`. The indexes are built later, at the first request."""
-        self.keys, self.is_indexed, self.families = keys, False, frozenset()
+        self.keys = keys
+        self.drop_indexes()
+
+    def drop_indexes(self) -> None:
+        """Drops the indexes. The next request builds them again, from the same rows."""
+        self.is_indexed, self.families, self.sets, self.tallies = False, frozenset(), _MISSING_SETS, {}
 
     def store_row(self, key: bytes, raw: bytes | None) -> None:
         """Stores one row without a change of the indexes. `raw` None: deletes it."""
@@ -204,9 +217,8 @@ class Workspace:
         entries: set[IndexEntry] = set()
         counted: list[_TallyEntry] = []
         if isinstance(row, MarkRow):
-            item = row.item.encode()
-            entries = {(IndexName("marks", row.user), item), (IndexName("marks"), item + b"\0" + row.user.encode())}
-            marked = self.item(item)
+            entries = {(IndexName("marks", row.user), key), (IndexName("marks"), key)}
+            marked = self.item(row.item.encode())
             if marked is not None:
                 self._add_dismissed(marked, row, entries, counted)
         elif isinstance(row, DraftRow) and row.in_progress:
@@ -245,12 +257,13 @@ class Workspace:
         marks = self.sets.get(IndexName("marks"))
         if marks is None:
             return []
-        return [key[len(item) + 1:].decode() for key in marks.ascending(item + b"\0", item + b"\1")]
+        first = b"m:%b:" % item
+        return [key[len(first):].decode() for key in marks.ascending(first, b"m:%b;" % item)]
 
     def _add_to_tally(self, name: TallyName, row: ItemRow, step: int) -> None:
         tally = self.tallies.get(name)
         if tally is None:
-            tally = self.tallies[name] = ItemCounts()
+            tally = self.tallies[TallyName(*map(intern, name))] = ItemCounts()
         tally.count(row, step)
         if not tally.total:
             del self.tallies[name]
@@ -288,9 +301,9 @@ class Workspace:
     def mark(self, user: str, item: bytes) -> MarkRow | None:
         """Returns the user's mark on an item."""
         marks = self.sets.get(IndexName("marks", user))
-        if marks is None or item not in marks:
-            return None
         key = mark_key(item.decode(), user)
+        if marks is None or key not in marks:
+            return None
         row = decode_row(key, self.rows[key])
         return row if isinstance(row, MarkRow) else None
 
@@ -322,7 +335,10 @@ class Workspace:
             if (tally := self.tallies.get(name)) is not None)
 
     def _signed_tallies(self, reader: Reader) -> Iterator[tuple[int, TallyName]]:
-        """Yields the audiences of a reader with sign 1, and the overlaps of two audiences with sign -1."""
+        """Yields the audiences of a reader with sign 1, and the overlaps of two audiences with sign -1. Raises
+        RuntimeError if the workspace has no indexes."""
+        if not self.is_indexed:
+            raise RuntimeError(f"workspace {self.workspace_id!r} has no indexes: request it with Edge.workspace")
         for audience in reader.audiences:
             yield 1, TallyName(audience)
         for first, second in reader.overlaps():
