@@ -6,8 +6,6 @@ The HTTP server starts first and reports "not ready" until the view is loaded.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import resource
 
 import structlog
 
@@ -20,6 +18,7 @@ from api.http.auth.oidc.renewal import Renewal
 from api.http.auth.oidc.sign_in import SignIn
 from api.http.protocol.server import listen, make_server
 from api.intake.sender import open_event_producer
+from api.open_files import raise_file_limit
 from schemas.settings import Settings
 from streams.kafka import doorbell, idle_fetch, topics
 from streams.runtime.lag import READY
@@ -40,8 +39,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     if settings.jwt_secret is not None and len(settings.jwt_secret) < _MIN_SECRET:
         _log.warning("ATTN_JWT_SECRET is short: an attacker could guess it and sign tokens; use more characters",
                      min_characters=_MIN_SECRET)
-    _raise_descriptors()
+    files = raise_file_limit()
     edge = Edge(settings)
+    _log.info("the limit of open files limits the number of streams", files=files, streams=edge.connections.capacity)
     READY.set_function(lambda: not edge.not_ready_reason())
     sock = listen(settings.host, settings.port)
     app = create_app(edge)
@@ -78,17 +78,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             raise result
     if not stop.is_set():
         raise RuntimeError("the HTTP server ended unexpectedly")
-
-
-def _raise_descriptors() -> None:
-    """Raises the limit of open files to the system's maximum.
-
-    Each connection takes one file descriptor, and the usual limit of 1024 is less than one edge can serve.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _follow(edge: Edge, settings: Settings) -> None:

@@ -31,6 +31,7 @@ from api.live.connections import ConnectionRegistry
 from api.live.feed_hub import FeedHub
 from api.live.long_polls import LongPolls
 from api.live.notifications import NotificationHub
+from api.open_files import file_limit, stream_capacity
 from api.readmodel.pages import PageRenderer
 from api.readmodel.readers import Reader
 from api.readmodel.replica import Replica
@@ -85,7 +86,8 @@ class Edge:
         self.feed_hub = FeedHub(self.replica, self.pages, settings.stream_buffer)
         self.case_events = CaseEventHub(partitions, self.replica.position_of, room, self._targets_of)
         self.long_polls = LongPolls()
-        self.connections = ConnectionRegistry(settings, lambda: int(clock() * SECOND))
+        self.connections = ConnectionRegistry(
+            settings, lambda: int(clock() * SECOND), stream_capacity(file_limit()))
         self.command_log = CommandLog(partitions, clock, settings.write_seconds)
         self.key_usage = KeyUsage(self.command_log)
         self.session_usage = SessionUsage(self.command_log, self.replica.access.sessions)

@@ -1,4 +1,4 @@
-"""Registry of the live connections of an edge: limit per user, heartbeats, maximum duration, drain.
+"""Registry of the live connections of an edge: limits per user and in total, heartbeats, maximum duration, drain.
 
 A `LiveStream` writes bytes to its `Sink` and never waits. A sink that is not `ready` still holds unsent bytes; it calls
 `on_ready` once they are sent. What a stream must send later is up to the stream, and must not cost more memory.
@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
+
+import structlog
 
 from api import metrics
 from schemas.settings import Settings
@@ -30,8 +32,12 @@ _MAX_OPENING = 5000
 # Streams that another edge opens per second when the readers of a failed edge come to it.
 _RECONNECTS_PER_SECOND = 1000.0
 _LEAST_RECONNECT_SECONDS = 0.5
+# Share of the capacity at which the edge warns, and below which it may warn again.
+_WARN_SHARE, _QUIET_SHARE = 0.8, 0.7
 # Streams that end per second when the edge stops. Their clients reconnect at once; this spreads the load.
 _DRAINED_PER_SECOND = 500
+
+_log = structlog.get_logger("attn.edge")
 
 
 class TooManyConnections(Exception):
@@ -115,10 +121,14 @@ class _Entry(NamedTuple):
 
 
 class ConnectionRegistry:
-    """All live connections of this edge. `clock` returns microseconds."""
+    """All live connections of this edge. `clock` returns microseconds. `capacity`: the number of live connections that
+    the limit of open files allows (`api.open_files`)."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], int]) -> None:
-        self.limit = settings.max_streams
+    def __init__(self, settings: Settings, clock: Callable[[], int], capacity: int = 1 << 20) -> None:
+        self.limit, self.capacity = settings.max_streams, capacity
+        metrics.STREAM_CAPACITY.set(capacity)
+        self._reserved = 0
+        self._warned = False
         self._clock = clock
         self.heartbeat = settings.heartbeat_seconds
         self._interval = settings.heartbeat_seconds / _HEARTBEAT_SLOTS
@@ -140,7 +150,13 @@ class ConnectionRegistry:
             metrics.CONNECTIONS_REFUSED.inc()
             raise TooManyConnections(self.limit)
         self._users[ws, user] += 1
+        self._reserved += 1
         metrics.STREAMS.inc()
+        if not self._warned and self._reserved > self.capacity * _WARN_SHARE:
+            self._warned = True
+            _log.warning("the edge has nearly as many live connections as its limit of open files allows, and defers "
+                         "further ones at the limit: raise the hard limit of open files or start another edge",
+                         streams=self._reserved, limit=self.capacity)
 
     def workspaces(self) -> set[str]:
         """Returns the workspaces that have connections, those included that wait for their first frames."""
@@ -148,6 +164,8 @@ class ConnectionRegistry:
 
     def release(self, ws: str, user: str) -> None:
         metrics.STREAMS.dec()
+        self._reserved -= 1
+        self._warned = self._warned and self._reserved > self.capacity * _QUIET_SHARE
         self._users[ws, user] -= 1
         if not self._users[ws, user]:
             del self._users[ws, user]
@@ -158,9 +176,15 @@ class ConnectionRegistry:
         return self._closed
 
     @property
+    def is_full(self) -> bool:
+        """Whether the edge has more live connections than its limit of open files allows. The one that was just
+        reserved counts."""
+        return self._reserved > self.capacity
+
+    @property
     def is_overloaded(self) -> bool:
-        """Whether so many connections wait for their first frames that a new one should retry later."""
-        return self._opening >= _MAX_OPENING
+        """Whether a new connection should retry later: the edge is full, or too many wait for their first frames."""
+        return self.is_full or self._opening >= _MAX_OPENING
 
     def retry_field(self) -> EncodedChunk:
         """Returns the `retry` field of an event stream: the delay after which the client reconnects.

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api import metrics
 from api.live.connections import ConnectionRegistry, EncodedChunk, LiveStream, Sink, Watch
 
 __all__ = ["DIRECT_WRITE_EXTENSION", "DOCUMENTED", "DRAIN_EXTENSION", "AsgiSink", "EventStream", "TransportSink"]
@@ -161,6 +162,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._connections.closed or self._connections.is_overloaded:
+            if not self._connections.closed:
+                metrics.STREAMS_DEFERRED.inc()
             await self._ask_to_retry(send)
             return
         offer = scope.get("extensions", {}).get(DIRECT_WRITE_EXTENSION)
@@ -186,9 +189,11 @@ class EventStream(Response):
             await self._run_on_asgi(sink, stream, receive, send)
 
     async def _ask_to_retry(self, send: Send) -> None:
-        """Sends an empty stream with a retry delay. An error status would make a browser stop reconnecting."""
+        """Sends an empty stream with a retry delay. An error status would make a browser stop reconnecting. Closes the
+        connection, because a full edge needs its file descriptor."""
         self._connections.release(*self._user)
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        headers = [*HEADERS, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self._connections.retry_field().raw})
 
     def _add(self, stream: LiveStream, sink: TransportSink | AsgiSink) -> None:

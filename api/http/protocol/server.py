@@ -67,7 +67,7 @@ class _ServerState(ServerState):
 
     def __init__(self) -> None:
         super().__init__()
-        self.unauthenticated = UnauthenticatedConnections()
+        self.unauthenticated = UnauthenticatedConnections(count_open=lambda: len(self.connections))
 
 
 class Server(uvicorn.Server):

@@ -1,22 +1,22 @@
 """Limits the connections without an authenticated caller: idle ones, incomplete requests, WebSockets before sign-in.
 
-At most `per_address` connections of one address and `limit` in total. One more closes the oldest connection of that
-address, or of all. A flood therefore evicts its own connections, and a new request, such as a health check, is still
-accepted. A connection does not count while a request with a valid token is in progress. An event stream and an
-authenticated WebSocket do not count: they have limits per user. Behind a proxy all connections have the address of the
-proxy, so the limit per address is generous.
+At most `per_address` connections of one address and `limit` in total, and fewer if streams leave fewer file descriptors
+(`api.open_files`). One more closes the oldest connection of that address, or of all. A flood therefore evicts its own
+connections, and a new request, such as a health check, is still accepted. A connection does not count while a request
+with a valid token is in progress. An event stream and an authenticated WebSocket do not count: they have limits per
+user. Behind a proxy all connections have the address of the proxy, so the limit per address is generous.
 """
 
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from api import metrics
+from api.open_files import SPARE, file_limit
 
 __all__ = ["AUTHENTICATED", "UnauthenticatedConnections", "mark_authenticated"]
 
@@ -44,9 +44,11 @@ class UnauthenticatedConnections:
 
     def __init__(
         self, limit: int = _LIMIT, per_address: int = _PER_ADDRESS, grace: float = _GRACE_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, count_open: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._limit = min(limit, int(_max_descriptors() * _SHARE))
+        """`count_open` returns the number of all connections of the server, streams and WebSockets included."""
+        self._limit = min(limit, int(file_limit() * _SHARE))
+        self._open_limit, self._count_open = file_limit() - SPARE, count_open
         self._per_address, self._grace, self._clock = per_address, grace, clock
         self._connections: OrderedDict[asyncio.BaseTransport, tuple[str, float]] = OrderedDict()  # oldest first
         self._by_address: dict[str, OrderedDict[asyncio.BaseTransport, None]] = {}
@@ -65,7 +67,7 @@ class UnauthenticatedConnections:
         oldest: asyncio.BaseTransport = next(iter(own))
         if len(own) > self._per_address and self._connections[oldest][1] <= now - self._grace:
             self._evict(oldest)
-        elif len(self._connections) > self._limit:
+        elif len(self._connections) > self._limit or self._count_open() > self._open_limit:
             self._evict(next(iter(self._connections)))
 
     def remove(self, transport: asyncio.BaseTransport) -> None:
@@ -82,8 +84,3 @@ class UnauthenticatedConnections:
         metrics.EVICTED.inc()
         self.remove(transport)
         transport.abort()
-
-
-def _max_descriptors() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft > 0 else 1 << 20  # RLIM_INFINITY is -1

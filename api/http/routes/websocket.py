@@ -145,6 +145,12 @@ class WebSocketSession:
             self._edge.connections.reserve(caller.workspace_id, caller.user)
         except TooManyConnections as full:
             raise _CloseConnection(TOO_MANY_CONNECTIONS, str(full), limit=full.limit) from None
+        if self._edge.connections.is_full:
+            self._edge.connections.release(caller.workspace_id, caller.user)
+            metrics.STREAMS_DEFERRED.inc()
+            raise _CloseConnection(
+                TRY_AGAIN_LATER, f"the edge has {self._edge.connections.capacity} live connections, as many as its "
+                                 "limit of open files allows: connect again later")
         subscriber = Subscriber(caller.reader)
         ended = asyncio.Event()
         work = (self._handle_messages(caller, subscriber), self._forward(subscriber), subscriber.overflowed.wait(),

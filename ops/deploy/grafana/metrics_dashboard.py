@@ -43,6 +43,11 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("Events over HTTP by result", "reqps", [
         ("{{result}}", "sum by (result) (rate(attn_edge_intake_events_total[5m]))")]),
     ("Requests that wait for a change", "short", [("{{instance}}", "attn_edge_long_polls")]),
+    ("Streams of an edge, and how many its open files allow", "short", [
+        ("{{instance}}", "attn_edge_streams"), ("{{instance}} limit", "attn_edge_streams_limit")]),
+    ("Streams deferred or refused", "short", [
+        ("{{instance}} deferred", "increase(attn_edge_streams_deferred_total[5m])"),
+        ("{{instance}} refused, limit per user", "increase(attn_edge_streams_refused_total[5m])")]),
 ]
 
 
@@ -61,7 +66,7 @@ def metrics_dashboard() -> dict[str, Any]:
         for number, (title, unit, series) in enumerate(PANELS)
     ]
     return {
-        "uid": "attn-metrics", "title": "attn: delivery and sources", "tags": ["attn"], "editable": True,
+        "uid": "attn-metrics", "title": "attn: delivery, sources and streams", "tags": ["attn"], "editable": True,
         "schemaVersion": 39, "version": 1, "timezone": "utc", "refresh": "30s", "time": {"from": "now-6h", "to": "now"},
         "annotations": {"list": []}, "panels": panels,
         "templating": {"list": [
