@@ -61,16 +61,16 @@ class TopicFollower:
     async def run(self) -> None:
         """Loads the view, sets `edge.ready`, then follows both topics.
 
-        Raises LogTruncated if the broker lost records, ConsumerStalled if a consumer does not move for 60 s, and the
-        error of the client if Kafka cannot be read.
+        Raises LogTruncated if the broker lost records, ConsumerStalled if a consumer does not move for 60 s, ImportError
+        if the ClickHouse client cannot be imported, and the error of the client if Kafka cannot be read.
         """
         consumers: list[AIOKafkaConsumer] = []
-        tasks: list[asyncio.Task[None]] = []
+        tasks = [driver := asyncio.create_task(self._edge.history.import_driver())]
         try:
             consumers.append(views := await self._start_consumer("views"))
             consumers.append(facts := await self._start_consumer("facts"))
             # The watch starts first, because a broker may also fail while the view is loaded.
-            tasks = [asyncio.create_task(work) for work in (self._watch(views, facts), self._read(views, facts))]
+            tasks += map(asyncio.create_task, (self._watch(views, facts), self._read(views, facts, driver)))
             await asyncio.gather(*tasks)
         finally:
             self._edge.ready = False
@@ -102,12 +102,13 @@ class TopicFollower:
                 await close_client(consumer)
                 raise
 
-    async def _read(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer) -> None:
+    async def _read(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer, driver: asyncio.Task[None]) -> None:
         bootstrap = Bootstrap(self._edge, self._settings, self._assemblers)
         await bootstrap.load_views(views, self._views)
         await bootstrap.load_facts(facts, self._facts)
         self._edge.publish()
         self._measure()
+        await driver
         gc.collect()
         gc.freeze()  # the loaded rows stay: without this each full collection would pause all requests
         self._edge.ready = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ops.cli.imports import import_module
 from ops.errors import UserError
 
 __all__ = ["COMMANDS", "build", "main"]
@@ -73,7 +73,7 @@ def build(*names: str) -> typer.Typer:
     app.callback()(_root)
     for name in names or COMMANDS:
         module, _, attribute = COMMANDS[name].partition(":")
-        command: Any = getattr(importlib.import_module(module), attribute)
+        command: Any = getattr(import_module(module), attribute)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
 import json
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-import aiohttp
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = [
     "ALGORITHMS", "MAX_KEYS", "JwksCache", "KeyReader", "PublicKey", "WeakKey", "download", "parse_uint", "read_keys",
@@ -67,6 +70,9 @@ class JwksCache:
     def __init__(
         self, fetch: Callable[[], Awaitable[object]], clock: Callable[[], float], read: KeyReader | None = None,
     ) -> None:
+        # An edge without an issuer does not spend the 0.1 s of CPU that this import takes. An edge with one spends them
+        # at its start: a request would block the others.
+        importlib.import_module("aiohttp")
         self._fetch, self._clock, self._read = fetch, clock, read or read_keys
         self._keys: list[PublicKey] = []
         self._refused: list[tuple[str | None, str]] = []
@@ -130,6 +136,8 @@ class JwksCache:
 
 def _reason(error: Exception) -> str:
     """Returns the text of an error without the URL, which some errors of aiohttp repeat and which may hold a secret."""
+    import aiohttp  # imported here: see `JwksCache.__init__`
+
     of_aiohttp = isinstance(error, aiohttp.ClientError) and not isinstance(error, OSError)
     text = getattr(error, "message", "") if of_aiohttp else error
     return f"{type(error).__name__}: {text}"[:500]
@@ -219,6 +227,8 @@ async def download(url: str) -> object:
     attn sends its own user agent, because some firewalls refuse the default one of Python clients. The proxies of the
     environment are used. Raises ValueError or an aiohttp error if there is no such document.
     """
+    import aiohttp  # imported here: see `JwksCache.__init__`
+
     headers = {
         "user-agent": f"attn/{metadata.version('attn')}",
         "accept": "application/jwk-set+json, application/json, */*;q=0.5",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ import typer
 
 from ops import config
 from ops.cli import logging_setup
+from ops.cli.imports import import_module
 from ops.cli.options import ClickHouse, DataDir, Host, Instance, Kafka, Port
 from ops.errors import UserError
 from schemas.settings import Settings
@@ -97,7 +97,7 @@ def run_role(role: str, module: str | Run, settings: Settings) -> None:
     logging_setup.configure(role, settings)
     log = structlog.get_logger(f"attn.{role}")
     try:
-        run: Run = importlib.import_module(module).run if isinstance(module, str) else module
+        run: Run = import_module(module).run if isinstance(module, str) else module
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(_until_signal(run, settings))
     except UserError:

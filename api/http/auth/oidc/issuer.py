@@ -13,15 +13,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-import aiohttp
 import structlog
 
 from api.http.auth.jwks import JwksCache
 from api.http.auth.oidc.errors import IssuerRefused, IssuerUnavailable
 from api.http.auth.oidc.keys import read_issuer_keys
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = ["Discovery", "Issuer", "Tokens"]
 
@@ -180,6 +182,8 @@ class Issuer:
     ) -> tuple[int, dict[str, Any]]:
         """Returns status and JSON object of an answer; an empty object if an error's body is no JSON object. Raises
         IssuerUnavailable."""
+        import aiohttp  # imported here, as in api.http.auth.jwks
+
         sent = {"user-agent": f"attn/{metadata.version('attn')}", "accept": "application/json",
                 "accept-encoding": "identity", **headers}
         if body is not None:
