@@ -20,6 +20,8 @@ FROM python:3.12-slim
 RUN useradd --uid 10001 --create-home --home-dir /home/attn --shell /usr/sbin/nologin attn \
  && install -d -o attn -g attn /data
 COPY --from=build /opt/attn /opt/attn
+# The base image has no bytecode of the standard library, and this user could not write it: each start would compile it.
+RUN python -c "import compileall, sysconfig; compileall.compile_dir(sysconfig.get_path('stdlib'), quiet=2)"
 
 ENV PATH=/opt/attn/bin:$PATH \
     PYTHONUNBUFFERED=1 \

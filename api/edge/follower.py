@@ -61,8 +61,8 @@ class TopicFollower:
     async def run(self) -> None:
         """Loads the view, sets `edge.ready`, then follows both topics.
 
-        Raises LogTruncated if the broker lost records, ConsumerStalled if a consumer does not move for 60 s, ImportError
-        if the ClickHouse client cannot be imported, and the error of the client if Kafka cannot be read.
+        Raises LogTruncated if the broker lost records, ConsumerStalled if a consumer does not move for 60 s,
+        ImportError if the ClickHouse client cannot be imported, and the error of the client if Kafka cannot be read.
         """
         consumers: list[AIOKafkaConsumer] = []
         tasks = [driver := asyncio.create_task(self._edge.history.import_driver())]

@@ -82,9 +82,9 @@ class HistoryClient:
         return results  # type: ignore[return-value]  # no exception is left among them
 
     async def import_driver(self) -> None:
-        """Imports clickhouse-connect in a thread, because the import takes 0.15 s of CPU. Does nothing without a database.
+        """Imports clickhouse-connect in a thread, because it takes 0.15 s of CPU. Does nothing if no URL is configured.
 
-        An edge is not ready before the end of the import. Raises ImportError if a module is missing.
+        An edge is not ready before the import ends. Raises ImportError if a module is missing.
         """
         if self._url:
             for module in ("clickhouse_connect.driver.asyncclient", "aiohttp"):

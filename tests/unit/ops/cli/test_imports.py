@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
+from support.edge.edges import settings
 
+from api.edge import follower
+from api.edge.follower import TopicFollower
+from api.edge.services import Edge
+from ops.cli.imports import LONG_RUNNING
+from ops.cli.main import COMMANDS
 from schemas.sources import MODELS
 
 _HEAVY = "('rich', 'aiohttp', 'clickhouse_connect', 'faust', 'aiokafka')"
@@ -33,6 +43,10 @@ def test_rich_can_be_imported_after_structlog_was_imported_without_it() -> None:
         "print(structlog.dev.rich, rich.console.Console.__name__)") == "None Console"
 
 
+def test_modules_of_long_running_commands_exist() -> None:
+    assert {module.partition(":")[0] for module in COMMANDS.values()} >= LONG_RUNNING
+
+
 def test_garbage_collection_is_on_after_an_import_and_after_one_that_fails() -> None:
     code = ("import gc\nimport_module('ops.errors')\nprint(gc.isenabled())\n"
             "try:\n    import_module('ops.missing')\nexcept ModuleNotFoundError:\n    print(gc.isenabled())")
@@ -44,6 +58,26 @@ def test_an_edge_with_an_issuer_imports_aiohttp_at_its_start() -> None:
             "before = 'aiohttp' in sys.modules\nAuthenticator(Settings({}))\nprint(before, 'aiohttp' in sys.modules)")
     assert output(code.format("jwks_url='https://id.test/keys'")) == "False True"
     assert output(code.format("jwt_secret='s' * 32")) == "False False"
+
+
+async def test_an_edge_whose_clickhouse_client_cannot_be_imported_fails_before_it_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Follower(TopicFollower):
+        async def _start_consumer(self, name: str) -> Any:
+            return cast("Any", SimpleNamespace(stop=AsyncMock()))
+
+        async def _watch(self, *_: Any) -> None:
+            await asyncio.Event().wait()
+
+    loaded = AsyncMock()
+    monkeypatch.setattr(follower, "Bootstrap", lambda *_: SimpleNamespace(load_views=loaded, load_facts=loaded))
+    monkeypatch.setitem(sys.modules, "clickhouse_connect.driver.asyncclient", None)
+    given = settings(clickhouse_read_url="http://127.0.0.1:1/attn")
+    edge = Edge(given)
+    with pytest.raises(ImportError, match="clickhouse_connect"):
+        await asyncio.wait_for(Follower(edge, cast("Any", given)).run(), 60)
+    assert not edge.ready
 
 
 def test_models_of_events_are_built_at_the_first_event_of_their_type() -> None:
