@@ -38,7 +38,7 @@ check: $(READY)
 	$(MAKE) --no-print-directory fast; tests=$$?; \
 	wait $$static; static=$$?; cat $(VENV)/static.log; exit $$((tests + static))
 
-# What needs no other program than Python and node. Collecting the tests of random requests takes as long as running them.
+# What needs no other program than Python and node. The random requests of test_openapi.py take a minute of CPU.
 fast: $(READY)
 	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m "not kafka and not browser and not clickhouse and not slow" --ignore tests/contract/http/test_openapi.py \

@@ -3,9 +3,14 @@ workspace, and without a token. No answer is a 5xx, and none has data of another
 
 from __future__ import annotations
 
+import json
 import secrets
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck
 from schemathesis.checks import not_a_server_error
@@ -27,8 +32,25 @@ from schemas.log import CreateKey, OpenSession
 from schemas.scalars import DAY, LATEST, SECOND
 from streams.runtime.secret_texts import ENTROPY_BYTES, KEYS, SESSIONS
 
+try:  # what the plugin of schemathesis calls while pytest collects the tests
+    from schemathesis.checks import load_all_checks
+    from schemathesis.generation.feedback import FeedbackSources
+    from schemathesis.generation.hypothesis.builder import InvalidHeadersExampleMark, MissingPathParameters
+    from schemathesis.pytest._test_builder import build_operation_test
+    from schemathesis.python import asgi
+    from schemathesis.python._constants.orchestrator import make_constants_value_source
+except ImportError as error:
+    raise ImportError(
+        f"schemathesis {schemathesis.__version__} lacks functions that this file calls: change each_operation() to what "
+        "SchemathesisCase of schemathesis/pytest/plugin.py calls, then the range in pyproject.toml") from error
+
 YEARS = 10 * 365 * 86400
 SECRET = "only-for-ws"
+DOCUMENT = Path(__file__).parents[3] / "schemas" / "json" / "openapi.json"
+# Streams do not end, metrics are no JSON, and /readyz is 503 without a broker.
+EXCLUDED = ("/org/me/feed", "/events/stream", "/cases/{case}/events", "/metrics", "/readyz")
+OPERATIONS = sorted(f"{method.upper()} {path}" for path, methods in json.loads(DOCUMENT.read_text())["paths"].items()
+                    for method in methods if path not in EXCLUDED)
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
           response_schema_conformance)
 
@@ -57,7 +79,9 @@ KEY = KEYS.new(bytes(range(ENTROPY_BYTES)))
 OPENED: list[Deciding] = []  # fold and edge that serve the requests
 
 
+@cache
 def api() -> Any:
+    """Returns the operations of a running attn, as schemathesis reads them from its OpenAPI document."""
     attn = Deciding(write_rate=1e6, write_burst=10**6)
     OPENED.append(attn)
     attn.happen(
@@ -75,11 +99,44 @@ def api() -> Any:
     attn.edges[0].history = Nothing()  # type: ignore[assignment]
     TopicWriter(attn)
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(attn.edges[0]))
-    # Streams do not end, metrics are no JSON, and /readyz is 503 without a broker.
-    return schema.exclude(path=["/org/me/feed", "/events/stream", "/cases/{case}/events", "/metrics", "/readyz"])
+    load_all_checks()
+    return schema.exclude(path=list(EXCLUDED))
 
 
-schema = api()
+@cache
+def operations() -> dict[str, Any]:
+    return {operation.label: operation for operation in (result.ok() for result in api().get_all_operations())}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stopped() -> Iterator[None]:
+    """Ends the lifespan of the application, which schemathesis starts at the first request."""
+    yield
+    asgi.shutdown_lifespans()
+
+
+def each_operation(check: Callable[[schemathesis.Case], None]) -> Callable[[str], None]:
+    """Makes one test per operation. The test builds its cases itself.
+
+    `schema.parametrize()` builds the cases of all operations, 10 s of CPU, while pytest collects the tests: in each
+    process, also in those that run other tests.
+    """
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test(operation: str) -> None:
+        built = build_operation_test(
+            config=api().config, operation=operations()[operation], test_func=check, given_kwargs={},
+            feedback=FeedbackSources(constants_value_source=make_constants_value_source(api())))
+        built()
+        assert not InvalidHeadersExampleMark.is_set(built), "a header of an example in the document is invalid"
+        assert not MissingPathParameters.is_set(built), "the document does not describe a parameter of the path"
+
+    return test
+
+
+def test_the_operations_of_the_document_are_those_of_attn() -> None:
+    assert sorted(operations()) == OPERATIONS
+
+
 FEW = law(15, suppress_health_check=list(HealthCheck))
 
 
@@ -87,14 +144,14 @@ def headers(*args: Any, **more: Any) -> dict[str, str]:
     return {"authorization": f"Bearer {token(*args, seconds=YEARS, **more)}"}
 
 
-@schema.parametrize()
+@each_operation
 @FEW
 def test_with_a_token(case: schemathesis.Case) -> None:
     answer = case.call(headers=headers("ann", "OWNER", ws="ws"))
     case.validate_response(answer, checks=CHECKS)
 
 
-@schema.parametrize()
+@each_operation
 @FEW
 def test_with_another_workspaces_token(case: schemathesis.Case) -> None:
     answer = case.call(headers=headers("ann", "OWNER", ws="other"))
@@ -112,14 +169,14 @@ def session() -> dict[str, str]:
     return {"cookie": f"attn_session={made.text}; attn_csrf={csrf}", "x-csrf-token": csrf}
 
 
-@schema.parametrize()
+@each_operation
 @FEW
 def test_with_a_session(case: schemathesis.Case) -> None:
     answer = case.call(headers=session())
     case.validate_response(answer, checks=CHECKS)
 
 
-@schema.parametrize()
+@each_operation
 @FEW
 def test_with_a_key_beside_a_session(case: schemathesis.Case) -> None:
     """Only the Authorization header counts: a session cookie does not extend the rights of a key."""
@@ -130,7 +187,7 @@ def test_with_a_key_beside_a_session(case: schemathesis.Case) -> None:
     assert SECRET not in answer.text
 
 
-@schema.parametrize()
+@each_operation
 @FEW
 def test_without_a_token(case: schemathesis.Case) -> None:
     answer = case.call(headers={"authorization": ""})

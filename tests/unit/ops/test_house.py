@@ -139,10 +139,12 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
         pytest.fail(f"import circle: {' -> '.join(reversed(error.args[1]))}")
 
 
-@pytest.mark.parametrize("folder", sorted(folders()) if (ROOT / ".git").exists() else [])
+# `folders()` parses all modules, 2.5 s of CPU in each process that collects the tests. A folder without imports passes.
+@pytest.mark.parametrize("folder", ["", *sorted({
+    ".".join(path.parent.relative_to(ROOT).parts) for package in PACKAGES for path in (ROOT / package).rglob("*.py")})])
 def test_entries_of_a_folder_have_few_import_levels_and_no_circle(folder: str) -> None:
     try:
-        result = levels(folders()[folder])
+        result = levels(folders().get(folder, {}))
     except CycleError as error:
         circle = " -> ".join(reversed(error.args[1]))
         pytest.fail(f"import circle between entries of {folder or 'the root'}: {circle}")
