@@ -41,8 +41,8 @@ try:  # what the plugin of schemathesis calls while pytest collects the tests
     from schemathesis.python._constants.orchestrator import make_constants_value_source
 except ImportError as error:
     raise ImportError(
-        f"schemathesis {schemathesis.__version__} lacks functions that this file calls: change each_operation() to what "
-        "SchemathesisCase of schemathesis/pytest/plugin.py calls, then the range in pyproject.toml") from error
+        f"schemathesis {schemathesis.__version__} lacks functions of this file: change each_operation() to the calls "
+        "of SchemathesisCase in schemathesis/pytest/plugin.py, then the range in pyproject.toml") from error
 
 YEARS = 10 * 365 * 86400
 SECRET = "only-for-ws"
