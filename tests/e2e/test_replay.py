@@ -125,7 +125,7 @@ def kill_everything(up: Up) -> None:
             os.kill(part.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    up.process.wait(10)
+    up.process.wait(60)
 
 
 def test_real_incidents_with_kills_feeds_and_a_second_edge(up: Up, edge_client: EdgeClient) -> None:
@@ -192,7 +192,7 @@ def _second_edge(up: Up, edge_client: EdgeClient, followers: list[Follower]) -> 
                     assert same, "the same cursor means the same state on every edge"
     finally:
         edge.terminate()
-        assert edge.wait(20) == 0, (up.home / "edge-2.log").read_text()[-2000:]
+        assert edge.wait(60) == 0, (up.home / "edge-2.log").read_text()[-2000:]
 
 
 def _ready(url: str) -> bool:

@@ -47,10 +47,16 @@ async def test_a10_snapshot_then_diffs_then_a_resume_on_another_edge(direct: boo
         third = Client(first, params={"limit": 5})
         await third.get(1)
         assert third.frames[0][0] == fed_one.edge.replica.cursor("w1")
-        await asyncio.sleep(0.1)
-        for frame in client.frames:
-            copy.apply(frame)
-        assert copy.page == Truth(world.rows, reader).page(5)
+        expected, applied = Truth(world.rows, reader).page(5), 0
+
+        def is_equal() -> bool:
+            nonlocal applied
+            for frame in client.frames[applied:]:
+                copy.apply(frame)
+                applied += 1
+            return bool(copy.page == expected)
+
+        await until(is_equal)
         assert {event for _, event, _ in client.frames} >= {"added", "changed", "removed", "activity"}
         for seen in range(0, len(client.frames), 5):
             last = str(client.frames[seen][0])

@@ -145,7 +145,7 @@ async def test_an_interrupted_replay_reports_where_it_stopped(stack: Stack, tmp_
         try:
             await eventually(lambda: _has_records(settings, 20), "the topic has 20 records")
             process.send_signal(signal.SIGINT)
-            _, errors = await asyncio.to_thread(process.communicate, timeout=30)
+            _, errors = await asyncio.to_thread(process.communicate, timeout=90)
         finally:
             process.kill()
             process.wait()

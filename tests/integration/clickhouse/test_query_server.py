@@ -108,21 +108,22 @@ def test_concurrent_queries_are_limited_and_do_not_block_the_writer(
 ) -> None:
     monkeypatch.setattr(query_server, "_PATIENCE", 0.1)
     answers: list[httpx.Response] = []
-    slow = [
-        threading.Thread(target=lambda: answers.append(served.ask("SELECT sleep(1.5)"))) for _ in range(4)
-    ]
-    for thread in slow:
-        thread.start()
-    begun = time.monotonic()
-    while not served.store._query("SELECT count() FROM system.processes WHERE query LIKE '%sleep(1.5)'")[0][0]:
-        assert time.monotonic() - begun < 60
-    more = Feeder(1, seed=2)
-    for fact in (facts := more.some(20, repeats=False)):
-        fact.pos += 1 << 20
-    served.store.insert(columns(facts, [0] * 20), "two")  # succeeds while the queries run
-    running = served.store._query("SELECT count() FROM system.processes WHERE query LIKE '%sleep(1.5)'")[0][0]
-    for thread in slow:
-        thread.join()
+    patient = served.settings.model_copy(update={"clickhouse_port": free_port(), "chdb_query_seconds": 60.0})
+    with query_server.serve(patient, client.directory(patient)) as port:
+        asked = served._replace(url=f"http://127.0.0.1:{port}/")
+        slow = [threading.Thread(target=lambda: answers.append(asked.ask("SELECT sleep(3)"))) for _ in range(4)]
+        for thread in slow:
+            thread.start()
+        begun = time.monotonic()
+        while not served.store._query("SELECT count() FROM system.processes WHERE query LIKE '%sleep(3)'")[0][0]:
+            assert time.monotonic() - begun < 60
+        more = Feeder(1, seed=2)
+        for fact in (facts := more.some(20, repeats=False)):
+            fact.pos += 1 << 20
+        served.store.insert(columns(facts, [0] * 20), "two")  # succeeds while the queries run
+        running = served.store._query("SELECT count() FROM system.processes WHERE query LIKE '%sleep(3)'")[0][0]
+        for thread in slow:
+            thread.join()
     assert running
     assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503]
     assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)

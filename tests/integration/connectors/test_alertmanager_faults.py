@@ -92,7 +92,7 @@ def test_two_connectors_at_once_leave_one_silence_in_force(world: AlertWorld) ->
     def meet(moment: Moment, method: str, path: str) -> None:
         if (moment, method, path) == ("before", "POST", SILENCES):
             try:
-                both.wait(5)  # until both connectors have found no silence
+                both.wait(20)  # until both connectors have found no silence
             except threading.BrokenBarrierError:
                 both.reset()
 

@@ -69,7 +69,7 @@ def stub() -> Iterator[GithubStub]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(90)
     yield github
     stop.set()
     thread.join(30)

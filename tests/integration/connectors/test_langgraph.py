@@ -278,7 +278,8 @@ def test_a_failed_thread_with_a_question_is_listed(
     thread = server.ask("typed", {"key": "failed"}, {"attn_priority": "high"})
     [pending] = server.interrupts(thread)
     server.respond(thread, pending["id"], {"name": "x"})
-    assert server.rest(thread)["status"] == "error"
+    wait_for(lambda: server.thread(thread)["status"] == "error", 60, "the thread has failed")
+    attn.item(f"prod/{thread}/")  # the other connector has listed the question, too
     with RunningConnector(langgraph_peer(Deployment("later", server.url)), attn.url, attn.key):
         item = attn.item(f"later/{thread}/{pending['id']}")
         assert attn.decide(item, "answer", form={"name": "alpha", "nodes": 1}).status_code == 201
@@ -416,7 +417,7 @@ class Process:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(90)
 
     def stop(self) -> int:
         self.process.terminate()

@@ -61,17 +61,17 @@ async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
 async def test_a_part_that_keeps_failing_reaches_the_restart_limit_with_its_last_output(tmp_path: Path) -> None:
     part = SupervisedProcess("part", program("raise SystemExit('no such port')"), {}, tmp_path, lambda *_: None, FAST)
     with pytest.raises(RestartLimitReached, match=r"part keeps failing \(exit code 1\); last output: no such port"):
-        await asyncio.wait_for(part.run_forever(), 20)
+        await asyncio.wait_for(part.run_forever(), 120)
     assert await part.stop(1.0)
 
 
 async def test_stop_sends_sigterm_first_and_then_sigkill(tmp_path: Path) -> None:
     async with supervised(tmp_path, STEADY) as part:
-        assert await part.stop(5.0)
+        assert await part.stop(60.0)
     async with supervised(tmp_path, STUBBORN) as part:
         begun = time.monotonic()
         assert not await part.stop(0.3)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 30  # the program sleeps for 60 s
         assert part.pid is None
     assert list(tmp_path.glob("*.pid")) == []
 

@@ -234,7 +234,7 @@ def test_mismatched_topics_are_reported(up: Up) -> None:
     up.env["ATTN_LOG_PARTITIONS"] = "3"
     up.start(ready=None)
     assert up.process is not None
-    assert up.process.wait(30) == 1
+    assert up.process.wait(120) == 1
     assert "attn.log has 8 partitions, ATTN_LOG_PARTITIONS is 3" in up.output_text()
     assert not up.parts()
 

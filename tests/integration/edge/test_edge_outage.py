@@ -55,7 +55,7 @@ async def test_an_edge_rides_out_its_broker(own_broker: EmbeddedBroker | Cluster
         async with Writer(given, 3) as writer:
             await writer.write(5)
             reader = Client(base)
-            await until(lambda: bool(cursors_of(reader)), 30)
+            await until(lambda: bool(cursors_of(reader)))
             await broker.stop()
             await says(http, 503, "the broker has not answered for")
             before = len(reader.frames)

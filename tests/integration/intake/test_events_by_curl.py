@@ -174,7 +174,7 @@ async def test_an_edge_that_dies_before_it_answers_loses_and_repeats_nothing(tmp
             secret = (await make_key(base))["secret"]
             answer = await post(base, secret, text, *STRUCTURED)
             assert (answer.code, answer.status) == (52, 0), "curl: empty reply from server"
-            assert process.wait(30) != 0
+            assert process.wait(90) != 0
         async with edge_process(settings) as (base, _):
             for _ in range(2):  # the client got no answer, so it sends the event again
                 assert (await post(base, secret, text, *STRUCTURED)).status == 202

@@ -127,7 +127,7 @@ async def test_one_broker_of_three_is_left(stack: Rig) -> None:
         dead = stack.kafka.nodes[:2]
         for node in dead:
             node.kill()
-        await asyncio.sleep(2)  # acknowledgements that were under way arrive within this time
+        await asyncio.sleep(5)  # acknowledgements that were under way arrive within this time
         held = producer.acknowledged
         done = await stack.replayed(events)
         await eventually(lambda: stack.has_logged("brokers 1, 2 of 3 unreachable", logged), "a log line", PATIENCE)

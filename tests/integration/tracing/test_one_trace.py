@@ -310,7 +310,7 @@ def test_prometheus_stores_the_exemplars(stand: Stand, tmp_path: Path) -> None:
         wait_for(stored, 60, "the exemplar in Prometheus")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(90)
 
 
 def test_a_collector_that_refuses_or_hangs_has_no_effect_on_the_stream(stand: Stand) -> None:

@@ -145,7 +145,7 @@ async def test_items_become_overdue_without_any_event(stack: Stack) -> None:
             seen = await eventually(lambda: caught_up(settings, 2), "the first item is folded")
             assert time.time() > first or not any(item.overdue for item in items(seen))
             await eventually(overdue, "the first item is overdue")
-            assert first <= time.time() < first + 5
+            assert first <= time.time() < first + 60
             second, line = due(2, 4)
             await send(settings, [line])
             await eventually(lambda: caught_up(settings, 3), "the second item is folded")

@@ -72,13 +72,13 @@ class ConnectorProcess:
         """Sends SIGKILL and waits for the end."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(90)
 
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(90)
 
     def close(self) -> None:
         if self.running:

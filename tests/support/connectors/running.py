@@ -60,7 +60,7 @@ class RunningConnector:
 
     def __enter__(self) -> RunningConnector:
         self._thread.start()
-        self._started.wait(30)
+        self._started.wait(90)
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -79,7 +79,7 @@ class Alertmanager:
         """Stops the process: with SIGTERM it writes its silences to disk, with SIGKILL it does not."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL if hard else signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(90)
             self.process = None
 
     def close(self) -> None:

@@ -146,7 +146,7 @@ class McpHttpServer:
     def kill(self, signum: int = signal.SIGKILL) -> int:
         assert self.process is not None
         os.kill(self.process.pid, signum)
-        return self.process.wait(30)
+        return self.process.wait(90)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ function create(issuer) {
     cookies: { keys: ["test"] },
     issueRefreshToken: async () => Boolean(config.refresh),
     rotateRefreshToken: true,
-    ttl: { AccessToken: 3600, AuthorizationCode: config.codeSeconds ?? 60, IdToken: config.tokenSeconds ?? 300,
+    ttl: { AccessToken: 3600, AuthorizationCode: () => codeSeconds, IdToken: config.tokenSeconds ?? 300,
       RefreshToken: 86400, Interaction: 600, Session: 86400, Grant: 86400 },
     // Without its dispatcher, which refuses loopback addresses such as that of attn's back-channel logout.
     fetch: (url, { dispatcher, ...options }) => fetch(url, { ...options, signal: AbortSignal.timeout(5000) }),
@@ -49,6 +49,7 @@ function create(issuer) {
 }
 
 let callback;
+let codeSeconds = 600;  // with a short one, a slow machine could not redeem a code in time
 const grants = [];
 const server = http.createServer(async (request, response) => {
   if (!request.url.startsWith("/test/")) {
@@ -59,6 +60,7 @@ const server = http.createServer(async (request, response) => {
   for await (const chunk of request) parts.push(chunk);
   const body = parts.length ? JSON.parse(Buffer.concat(parts).toString()) : null;
   if (request.url === "/test/accounts") accounts = body;
+  if (request.url === "/test/code-seconds") codeSeconds = body;
   if (request.url === "/test/rotate") callback = create(issuer).callback();
   response.setHeader("content-type", "application/json");
   response.end(JSON.stringify({ tokenRequests: grants.length }));

@@ -39,6 +39,10 @@ class Provider:
         """Replaces all keys; sessions and grants stay."""
         self._test("rotate")
 
+    def set_code_seconds(self, seconds: int) -> None:
+        """Sets the lifetime of later authorization codes; it is 600 s at the start."""
+        self._test("code-seconds", seconds)
+
     def token_requests(self) -> int:
         return int(self._test("count")["tokenRequests"])
 

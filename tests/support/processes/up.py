@@ -116,7 +116,7 @@ class Up:
         assert process is not None
         return process
 
-    def stop(self, signum: int = signal.SIGTERM, seconds: float = 30.0) -> tuple[int, float]:
+    def stop(self, signum: int = signal.SIGTERM, seconds: float = 90.0) -> tuple[int, float]:
         """Sends a signal and waits for the exit. Returns the exit code and the seconds."""
         assert self.process is not None
         begun = time.monotonic()
@@ -145,7 +145,7 @@ class Up:
 
     def get(self, path: str, token: str) -> httpx.Response:
         return httpx.get(
-            self.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=10, trust_env=False)
+            self.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False)
 
     def emit(self, topic: str, *events: Mapping[str, Any]) -> None:
         done = self.attn("emit", topic, stdin="\n".join(json.dumps(event) for event in events))

@@ -106,4 +106,4 @@ async def test_a_fence_waits_for_batches_of_an_earlier_assignment() -> None:
     await asyncio.sleep(0.01)
     assert not waiting.done()
     accumulator._batches[TopicPartition(VIEWS, 0)][0].done(0)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
