@@ -12,8 +12,10 @@ from typing import Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from api.contract import responses
-from api.contract.responses import Count
+from api.contract.responses.base import Count
+from api.contract.responses.history import Activity
+from api.contract.responses.inbox import Draft, UserPreferences
+from api.contract.responses.items import Counts, Inbox, RankedItem
 
 __all__ = [
     "CASE_EVENTS", "CLIENT_MESSAGES", "FRAMES", "SERVER_MESSAGES", "Auth", "Authenticated", "ClientMessage",
@@ -42,19 +44,19 @@ class _Frame(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Snapshot(responses.Inbox):
+class Snapshot(Inbox):
     """Replaces the client's whole copy: the first `limit` items of the ranked list, drafts, preferences and
     activity."""
 
-    drafts: list[responses.Draft]
-    preferences: responses.UserPreferences
+    drafts: list[Draft]
+    preferences: UserPreferences
 
 
 class ItemFrame(_Frame):
     """The current item; the client inserts it by its `rank`."""
 
-    item: responses.RankedItem
-    counts: responses.Counts
+    item: RankedItem
+    counts: Counts
 
 
 class RemovedFrame(_Frame):
@@ -64,7 +66,7 @@ class RemovedFrame(_Frame):
     id: str
     reason: Literal["resolved", "decided", "dismissed", "snoozed", "retargeted", "grouped", "beyond"]
     resolved_action: str | None = None
-    counts: responses.Counts
+    counts: Counts
 
 
 class Heartbeat(_Frame):
@@ -74,9 +76,9 @@ class Heartbeat(_Frame):
     cursor: Count
 
 
-FRAMES: dict[str, type[BaseModel] | type[list[responses.Draft]]] = {
+FRAMES: dict[str, type[BaseModel] | type[list[Draft]]] = {
     "snapshot": Snapshot, "added": ItemFrame, "changed": ItemFrame, "removed": RemovedFrame,
-    "activity": responses.Activity, "drafts": list[responses.Draft], "preferences": responses.UserPreferences,
+    "activity": Activity, "drafts": list[Draft], "preferences": UserPreferences,
     "heartbeat": Heartbeat,
 }
 

@@ -128,7 +128,7 @@ class AttnClient:
     ) -> list[Document]:
         """Returns all decisions that the key reads, the latest first; filtered by `state`, `source` or `source_id`.
 
-        An entry has the fields of `api.contract.decision_responses.DecisionEntry`.
+        An entry has the fields of `api.contract.responses.decisions.DecisionEntry`.
         """
         query = _query(state=state, source=source, source_id=source_id)
         return await self._all_pages(query, await self._get("/org/me/decisions", query))

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 Event = dict[str, Any]  # a CloudEvent, as `POST /events` accepts it
-Decision = Mapping[str, Any]  # an entry of `GET /org/me/decisions` (api.contract.decision_responses.DecisionEntry)
+Decision = Mapping[str, Any]  # an entry of `GET /org/me/decisions` (api.contract.responses.decisions.DecisionEntry)
 
 
 class PeerUnavailable(Exception):

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api.contract.decision_responses import AlreadyDecided, Decisions, DecisionsMade, TakenBack, decision_responses
 from api.contract.errors import ApiError
 from api.contract.requests import AliasAnswer, Answer, ManyAnswers
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
+from api.contract.responses.decisions import AlreadyDecided, Decisions, DecisionsMade, TakenBack, decision_responses
 from api.http.command_dispatch import command_fields, execute
 from api.http.decisions.answers import ExactMembers, claims_of
 from api.http.decisions.critical import check_sign_in, checks_sign_in

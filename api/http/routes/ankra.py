@@ -8,10 +8,11 @@ import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from api.contract import responses
 from api.contract.errors import ApiError
 from api.contract.requests import Dismissal, Preferences
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
+from api.contract.responses.inbox import Dismissed, Drafts, UserPreferences
+from api.contract.responses.items import Inbox, RankedItem
 from api.http.command_dispatch import command_fields, execute
 from api.http.dependencies import (
     CurrentCaller,
@@ -42,7 +43,7 @@ Filter = Annotated[str, Query(max_length=512)]
 Id = Annotated[str, Path(max_length=2000)]
 
 
-@router.get("/inbox", responses=responses_of(responses.Inbox))
+@router.get("/inbox", responses=responses_of(Inbox))
 async def get_inbox(
     edge: CurrentEdge, caller: CurrentCaller, limit: Limit = DEFAULT_LIMIT, after: Next = None, kind: Filter = "",
     cluster: Filter = "", dismissed: bool = False,
@@ -62,7 +63,7 @@ async def get_inbox(
     return json_response(page(workspace, caller.reader, cursor, request))
 
 
-@router.get("/inbox/{item:id}", responses=responses_of(responses.RankedItem, 404))
+@router.get("/inbox/{item:id}", responses=responses_of(RankedItem, 404))
 async def get_inbox_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> Response:
     """Returns one item in the format of the list. It may be dismissed, resolved, or a run that is grouped into an
     incident."""
@@ -72,7 +73,7 @@ async def get_inbox_item(edge: CurrentEdge, caller: CurrentCaller, item: Id) -> 
     return json_response(item_json)
 
 
-@router.post("/inbox/{item:id}/dismiss", responses=responses_of(responses.Dismissed, 404, 412, writes=True))
+@router.post("/inbox/{item:id}/dismiss", responses=responses_of(Dismissed, 404, 412, writes=True))
 async def dismiss_item(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, revision: Revision, item: Id,
     body: Dismissal | None = None,
@@ -85,7 +86,7 @@ async def dismiss_item(
     return await execute(edge, caller, command, edge.pages.item_json)
 
 
-@router.delete("/inbox/{item:id}/dismiss", responses=responses_of(responses.Dismissed, 404, writes=True))
+@router.delete("/inbox/{item:id}/dismiss", responses=responses_of(Dismissed, 404, writes=True))
 async def restore_item(edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, item: Id) -> Response:
     """Restores an item that the caller dismissed or snoozed."""
     return await execute(edge, caller, Restore(**command_fields(edge, caller, key), item=item))
@@ -108,19 +109,19 @@ async def stream_feed(
         watch_of(edge, caller))
 
 
-@router.get("/recent-drafts", responses=responses_of(responses.Drafts))
+@router.get("/recent-drafts", responses=responses_of(Drafts))
 async def get_recent_drafts(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """Returns the drafts in progress that the caller owns or edited, most recently edited first."""
     return json_response(orjson.dumps({"drafts": edge.pages.drafts(await edge.workspace(caller.reader), caller.user)}))
 
 
-@router.get("/preferences", responses=responses_of(responses.UserPreferences))
+@router.get("/preferences", responses=responses_of(UserPreferences))
 async def get_preferences(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """Returns the pinned clusters and the widgets of the caller, in layout order."""
     return json_response(orjson.dumps(edge.pages.preferences(await edge.workspace(caller.reader), caller.user)))
 
 
-@router.patch("/preferences", responses=responses_of(responses.UserPreferences, writes=True))
+@router.patch("/preferences", responses=responses_of(UserPreferences, writes=True))
 async def update_preferences(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, body: Preferences
 ) -> Response:

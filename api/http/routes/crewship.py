@@ -8,10 +8,11 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, WebSocket
 from fastapi.responses import Response
 
-from api.contract import responses
 from api.contract.errors import ApiError
 from api.contract.requests import Bulk, StateChange
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
+from api.contract.responses.inbox import BulkResult, StateChanged
+from api.contract.responses.items import InboxItem, InboxItems, UnreadCount
 from api.http.command_dispatch import command_fields, execute
 from api.http.dependencies import (
     CurrentCaller,
@@ -43,7 +44,7 @@ STATES = {
 Id = Annotated[str, Path(max_length=2000)]
 
 
-@router.get("", responses=responses_of(responses.InboxItems) | NOT_MODIFIED)
+@router.get("", responses=responses_of(InboxItems) | NOT_MODIFIED)
 async def list_items(
     request: Request, edge: CurrentEdge, caller: KeyOrCaller, condition: Condition, state: str = "all",
     kind: Annotated[str, Query(max_length=512)] = "",
@@ -70,14 +71,14 @@ async def list_items(
     return await respond_when_changed(request, edge, caller, condition, page)
 
 
-@router.get("/count", responses=responses_of(responses.UnreadCount))
+@router.get("/count", responses=responses_of(UnreadCount))
 async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """Returns the number of unread items that the caller may see."""
     workspace = await edge.workspace(caller.reader)
     return json_response(orjson.dumps({"unread_count": workspace.unread_count(caller.reader)}))
 
 
-@router.post("/bulk", responses=responses_of(responses.BulkResult, writes=True))
+@router.post("/bulk", responses=responses_of(BulkResult, writes=True))
 async def change_items(edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, body: Bulk) -> Response:
     """Sets the state of many items. An item that only its source may resolve is skipped and listed in `skipped_ids`."""
     if len(body.ids) > edge.settings.max_bulk:
@@ -88,7 +89,7 @@ async def change_items(edge: CurrentEdge, caller: WritingCaller, key: Idempotenc
         resolved_action=body.resolved_action))
 
 
-@router.patch("/{item:id}", responses=responses_of(responses.StateChanged, 404, 409, 412, writes=True))
+@router.patch("/{item:id}", responses=responses_of(StateChanged, 404, 409, 412, writes=True))
 async def change_item(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, revision: Revision, body: StateChange, item: Id
 ) -> Response:
@@ -104,7 +105,7 @@ async def open_websocket(socket: WebSocket) -> None:
     await serve_websocket(socket, socket.app.state.edge, socket.app.state.auth)
 
 
-@router.get("/{item:id}", responses=responses_of(responses.InboxItem, 404))
+@router.get("/{item:id}", responses=responses_of(InboxItem, 404))
 async def get_item(edge: CurrentEdge, caller: KeyOrCaller, item: Id) -> Response:
     """Returns one item. It may be resolved, or grouped into an incident. With the key of a source: an item of which its
     source asked the question."""

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.contract.errors import ApiError
-from api.contract.responses import Error
+from api.contract.responses.base import Error
 from api.http.dependencies import CurrentEdge
 from streams.runtime.health import exposition
 

@@ -9,9 +9,9 @@ import orjson
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
-from api.contract import responses
 from api.contract.errors import ApiError
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
+from api.contract.responses.history import Activity, CaseHistory
 from api.history.activity import fetch_activity
 from api.history.case_history import decode_position, fetch_events, render_page
 from api.http.dependencies import CurrentCaller, CurrentEdge, json_response
@@ -40,7 +40,7 @@ def _parse_window(
 Window = Annotated[tuple[str, int], Depends(_parse_window)]
 
 
-@router.get("/org/me/activity", tags=["personal"], responses=responses_of(responses.Activity, 429))
+@router.get("/org/me/activity", tags=["personal"], responses=responses_of(Activity, 429))
 async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window) -> Response:
     """Returns what was completed, approved and resolved within the window. Windows of up to a day are served from the
     live view, longer ones from the history."""
@@ -53,7 +53,7 @@ async def get_activity(edge: CurrentEdge, caller: CurrentCaller, window: Window)
     return json_response(orjson.dumps(body | {"window": name}))
 
 
-@router.get("/cases/{case:id}/history", tags=["cases"], responses=responses_of(responses.CaseHistory, 404, 429))
+@router.get("/cases/{case:id}/history", tags=["cases"], responses=responses_of(CaseHistory, 404, 429))
 async def get_case_history(
     edge: CurrentEdge, caller: CurrentCaller, case: Annotated[str, Path(max_length=2000)],
     limit: Annotated[

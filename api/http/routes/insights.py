@@ -6,9 +6,9 @@ import orjson
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from api.contract import responses
 from api.contract.errors import ApiError
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
+from api.contract.responses.insights import Insights
 from api.history.insights import fetch_insights, render_insights, steps_of
 from api.http.dependencies import CurrentCaller, CurrentEdge, json_response
 from api.http.routes.history import Window
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/org/me", tags=["personal"])
 ALLOWED = ("OWNER", "ADMIN", "MANAGER")
 
 
-@router.get("/insights", responses=responses_of(responses.Insights, 403, 429))
+@router.get("/insights", responses=responses_of(Insights, 403, 429))
 async def get_insights(edge: CurrentEdge, caller: CurrentCaller, window: Window) -> Response:
     """Returns statistics of the workspace: items opened and closed, time until closed, by kind, cluster and user. Only
     for the roles OWNER, ADMIN and MANAGER."""

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from api.contract import responses
 from api.contract.asking.receipts import receipt_payload
 from api.contract.errors import NO_STORE, ApiError
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
+from api.contract.responses.receipts import KeySet, Receipt
 from api.edge.services import Edge
 from api.http.dependencies import CurrentCaller, CurrentEdge
 from api.readmodel import listing
@@ -35,14 +35,14 @@ _KEY_SET_SECONDS = 300  # for which caches may keep the keys: a new key is publi
 Id = Annotated[str, Path(max_length=2000)]
 
 
-@router.get(KEYS_PATH, responses={200: {"model": responses.KeySet, "content": {_KEY_SET: {}}}})
+@router.get(KEYS_PATH, responses={200: {"model": KeySet, "content": {_KEY_SET: {}}}})
 async def get_keys(edge: CurrentEdge) -> Response:
     """Returns the public keys that verify receipts, as a JWK set (RFC 7517). Needs no authentication."""
     headers = {"cache-control": f"public, max-age={_KEY_SET_SECONDS}", "access-control-allow-origin": "*"}
     return Response(edge.receipt_signer.jwks, 200, headers, _KEY_SET)
 
 
-@router.get("/api/v1/inbox/{item:id}/decision/receipt", responses=responses_of(responses.Receipt, 404))
+@router.get("/api/v1/inbox/{item:id}/decision/receipt", responses=responses_of(Receipt, 404))
 async def get_receipt(
     edge: CurrentEdge, caller: CurrentCaller, item: Id,
     decision: Annotated[str | None, Query(

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.commands.command_log import CommandUndecided
-from api.contract import responses
 from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import SESSION_COOKIE, LinkText, Session
-from api.contract.responses import responses_of
+from api.contract.responses.access import Me, SignedIn
+from api.contract.responses.base import responses_of
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values, csrf_of
 from api.http.auth.device import address_of, device_of
@@ -36,7 +36,7 @@ _LINK_GONE = "this sign-in link is not valid: it was used, or it has expired; as
 router = APIRouter(tags=["session"])
 
 
-@router.post("/auth/session", responses=responses_of(responses.Me, 403, 413))
+@router.post("/auth/session", responses=responses_of(Me, 403, 413))
 async def create_session(request: Request, edge: CurrentEdge, body: Session) -> Response:
     """Stores the token as the session cookie `attn_session` (HttpOnly), and sets `attn_csrf`, whose value writes must
     repeat in the header X-CSRF-Token.
@@ -62,7 +62,7 @@ async def create_session(request: Request, edge: CurrentEdge, body: Session) -> 
     return response
 
 
-@router.post("/auth/link", responses=responses_of(responses.SignedIn, 403, 410))
+@router.post("/auth/link", responses=responses_of(SignedIn, 403, 410))
 async def sign_in_by_link(request: Request, edge: CurrentEdge, body: LinkText) -> Response:
     """Uses a sign-in link up and opens a session of attn's own: the cookies `attn_session` and `attn_csrf`.
 
@@ -123,7 +123,7 @@ async def _end_sessions_of(request: Request, edge: Edge) -> bool:
     return True
 
 
-@router.get("/org/me", responses=responses_of(responses.Me))
+@router.get("/org/me", responses=responses_of(Me))
 async def get_me(request: Request, edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """Returns the caller, and the workspaces that they may enter. For a request with the session cookie, the response
     header X-CSRF-Token is the value that writes must send."""

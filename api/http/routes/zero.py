@@ -8,9 +8,10 @@ import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from api.contract import responses, serializers
+from api.contract import serializers
 from api.contract.errors import ApiError
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
+from api.contract.responses.inbox import ZeroCount, ZeroInbox
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller
 from api.http.dependencies import CurrentCaller, CurrentEdge, Cursor, StreamingCaller, json_response, watch_of
@@ -25,7 +26,7 @@ router = APIRouter(tags=["cases"])
 MAX_LIMIT = 500
 
 
-@router.get("/inbox", responses=responses_of(responses.ZeroInbox))
+@router.get("/inbox", responses=responses_of(ZeroInbox))
 async def get_inbox(
     edge: CurrentEdge, caller: CurrentCaller,
     limit: Annotated[int, Query(ge=1, description="Items per response; larger values count as 500.")] = MAX_LIMIT,
@@ -39,7 +40,7 @@ async def get_inbox(
     return json_response(orjson.dumps({"items": items, "count": workspace.counts(caller.reader).total}))
 
 
-@router.get("/inbox/count", responses=responses_of(responses.ZeroCount))
+@router.get("/inbox/count", responses=responses_of(ZeroCount))
 async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """Returns the number of unread items of the caller."""
     return json_response(orjson.dumps({"count": (await edge.workspace(caller.reader)).counts(caller.reader).unread}))

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from api.contract import sources
 from api.contract.errors import ApiError
-from api.contract.responses import responses_of
+from api.contract.responses.base import responses_of
 from api.http.auth.tokens import Caller
 from api.http.command_dispatch import command_fields, execute
 from api.http.dependencies import CurrentCaller, CurrentEdge, IdempotencyKey, WritingCaller, json_response

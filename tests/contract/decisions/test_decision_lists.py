@@ -12,7 +12,7 @@ from support.edge.edge_with_fold import Deciding, message
 from support.edge.sinks import Kept
 from support.fold.fold_driver import event
 
-from api.contract.decision_responses import Decisions
+from api.contract.responses.decisions import Decisions
 from api.readmodel.readers import Reader
 from schemas.log import Report
 from streams.core.domain.keys import item_id

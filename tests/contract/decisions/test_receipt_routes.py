@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from support.edge.decisions import AT, asking_item, decided
 from support.edge.edges import Fed
 
-from api.contract import responses
 from api.contract.asking.receipts import receipt_payload
+from api.contract.responses.receipts import KeySet, Receipt
 from schemas.asking.question import DecisionRow
 from schemas.scalars import SECOND
 from schemas.views import ItemRow
@@ -51,8 +51,8 @@ async def test_a_receipt_states_question_answer_and_people_and_verifies_with_the
     async with fed.client("cy", "MEMBER") as client:
         answer, keys = await client.get(path_of(item)), await client.get(KEYS, headers={"authorization": ""})
     assert answer.status_code == keys.status_code == 200
-    responses.Receipt.model_validate(answer.json())
-    responses.KeySet.model_validate(keys.json())
+    Receipt.model_validate(answer.json())
+    KeySet.model_validate(keys.json())
     assert answer.headers["content-type"] == "application/jose+json"
     assert answer.headers["content-disposition"] == f'attachment; filename="{row.id}.receipt.json"'
     assert "no-store" in answer.headers["cache-control"]

@@ -13,7 +13,8 @@ from support.clickhouse.decisions import PEOPLE, decision_facts
 from support.clickhouse.embedded_server import Archived, archived
 from support.edge.edge_with_fold import Deciding
 
-from api.contract import responses
+from api.contract.responses.history import CaseHistory
+from api.contract.responses.insights import Insights
 from api.history.client import HistoryClient
 from api.history.decision_insights import MAX_REASONS
 from api.history.insights import steps_of
@@ -90,7 +91,7 @@ async def test_decisions_are_counted_by_kind_and_person_as_the_reader_sees_them(
         answer = await client.get("/org/me/insights", params={"window": window})
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    responses.Insights.model_validate(body)
+    Insights.model_validate(body)
     length = int(window[:-1]) * (HOUR if window[-1] == "h" else DAY)
     steps = steps_of(length, known.attn.edges[0].replica.clock(WS))
     within = [fact for fact in known.seen(user, role) if steps.since <= fact.time < steps.until and not fact.stale]
@@ -136,7 +137,7 @@ async def test_members_get_no_statistics_of_people(known: Known) -> None:
 async def test_a_workspace_without_decisions_has_zeros(known: Known) -> None:
     async with known.attn.client("ann", "OWNER", ws="elsewhere") as client:
         body = (await client.get("/org/me/insights?window=7d")).json()
-    responses.Insights.model_validate(body)
+    Insights.model_validate(body)
     assert body["decisions"] == {**counts_of([]), "kinds": [], "people": [], "reasons": []}
 
 
@@ -161,7 +162,7 @@ async def test_the_history_of_a_case_shows_votes_and_decisions(known: Known, use
         answer = await client.get("/cases/case-1/history", params={"limit": 500})
     assert answer.status_code == 200
     body = answer.json()
-    responses.CaseHistory.model_validate(body)
+    CaseHistory.model_validate(body)
     fields = ("decision", "option", "does", "reason", "role", "actor", "title")
     shown = Counter((entry["type"], *(entry.get(name) for name in fields)) for entry in body["events"])
     assert shown == Counter((fact.type.replace(".", "_"), *(getattr(fact, name) for name in fields)) for fact in seen)

@@ -16,8 +16,9 @@ from support.clickhouse.embedded_server import Archived, archived
 from support.edge.edge_with_fold import Deciding
 from support.fold.fold_driver import NOON, event
 
-from api.contract import responses
 from api.contract.errors import ApiError
+from api.contract.responses.history import Activity, CaseHistory
+from api.contract.responses.insights import Insights
 from api.history.activity import fetch_activity
 from api.history.case_history import EventPosition, encode_position
 from api.history.client import HistoryClient
@@ -104,7 +105,7 @@ async def test_a11_activity_from_clickhouse_equals_live_activity(known: Known, u
     assert len(live["recent"]) == 20
     async with known.attn.client(user, role, ws=WS) as client:
         month = (await client.get("/org/me/activity?window=30d")).json()
-    responses.Activity.model_validate(month)
+    Activity.model_validate(month)
     completed = [fact for fact in known.facts if fact.ws == WS and fact.type == "session.completed"]
     assert live["sessions_completed"] <= month["sessions_completed"] <= len(completed)
     assert month["window"] == "30d"
@@ -126,7 +127,7 @@ async def test_the_history_of_a_case(known: Known, user: str, role: str) -> None
                     break
                 assert answer.status_code == 200, answer.text
                 body = answer.json()
-                responses.CaseHistory.model_validate(body)
+                CaseHistory.model_validate(body)
                 pages += body["events"]
                 if "next" not in body:
                     break
@@ -184,7 +185,7 @@ async def test_insights(known: Known, user: str, role: str, window: str) -> None
         answer = await client.get("/org/me/insights", params={"window": window})
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    responses.Insights.model_validate(body)
+    Insights.model_validate(body)
     length = int(window[:-1]) * (HOUR if window[-1] == "h" else DAY)
     steps = steps_of(length, edge.replica.clock(WS))
     assert (parse_timestamp(body["since"]), parse_timestamp(body["until"])) == (steps.since, steps.until)

@@ -9,10 +9,10 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from api.contract import responses
 from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import SESSION_COOKIE
-from api.contract.responses import responses_of
+from api.contract.responses.access import SignedOut
+from api.contract.responses.base import responses_of
 from api.http.auth.cookies import cookie_values
 from api.http.auth.oidc.errors import SignInError
 from api.http.auth.oidc.sign_in import SignIn
@@ -29,7 +29,7 @@ router = APIRouter(tags=["session"])
 _log = structlog.get_logger("attn.edge")
 
 
-@router.post("/auth/logout", responses=responses_of(responses.SignedOut, 403))
+@router.post("/auth/logout", responses=responses_of(SignedOut, 403))
 async def sign_out(request: Request, edge: CurrentEdge) -> Response:
     """Ends the session of the request in all its workspaces and deletes its cookies. `logout_url`: where the browser
     signs out at the issuer, if the session is from there."""

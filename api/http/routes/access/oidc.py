@@ -15,9 +15,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from api.commands.command_log import CommandUndecided
-from api.contract import responses
 from api.contract.errors import NO_STORE, ApiError
-from api.contract.responses import responses_of
+from api.contract.responses.access import SignInMethods
+from api.contract.responses.base import responses_of
 from api.edge.services import Edge
 from api.http.auth.cookies import cookie_values
 from api.http.auth.device import address_of, device_of
@@ -53,7 +53,7 @@ def get_sign_in(request: Request) -> SignIn:
     return sign_in
 
 
-@router.get("/auth/methods", responses=responses_of(responses.SignInMethods))
+@router.get("/auth/methods", responses=responses_of(SignInMethods))
 async def list_methods(request: Request) -> Response:
     """Returns how a person can sign in here. Needs no caller. `issuer`: the service of `Sign in with ...`, which begins
     at `/auth/login`; absent if there is none."""

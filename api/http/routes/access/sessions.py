@@ -9,10 +9,10 @@ import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from api.contract import responses
 from api.contract.errors import ApiError
 from api.contract.requests import TokenRevocation
-from api.contract.responses import responses_of
+from api.contract.responses.access import EndedSessions, RevokedTokens, SessionList
+from api.contract.responses.base import responses_of
 from api.edge.services import Edge
 from api.http.auth.sessions import end_rows
 from api.http.auth.tokens import Caller
@@ -33,14 +33,14 @@ User = Annotated[str, Path(max_length=2000)]
 _LISTED = 1000  # sessions per response
 
 
-@router.get("/org/me/sessions", responses=responses_of(responses.SessionList))
+@router.get("/org/me/sessions", responses=responses_of(SessionList))
 async def list_own_sessions(edge: CurrentEdge, caller: CurrentCaller) -> Response:
     """Returns the caller's sessions in this workspace, the newest first: device, last use, end."""
     await edge.workspace(caller.reader)  # raises ApiError 503 if this edge does not serve the workspace
     return _listed(edge, caller, edge.replica.access.sessions.of_user(caller.workspace_id, caller.user))
 
 
-@router.delete("/org/me/sessions/{session:id}", responses=responses_of(responses.EndedSessions, 404, writes=True))
+@router.delete("/org/me/sessions/{session:id}", responses=responses_of(EndedSessions, 404, writes=True))
 async def end_own_session(edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, session: Id) -> Response:
     """Ends one of the caller's sessions. Its streams end within a second, on every edge. A request with a session ends
     it in all its workspaces, one with a token in that of the token."""
@@ -54,7 +54,7 @@ async def end_own_session(edge: CurrentEdge, caller: WritingCaller, key: Idempot
     return response
 
 
-@router.delete("/org/me/sessions", responses=responses_of(responses.EndedSessions, writes=True))
+@router.delete("/org/me/sessions", responses=responses_of(EndedSessions, writes=True))
 async def end_own_sessions(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey,
     others: Annotated[bool, Query(description="Keeps the session of this request.")] = False,
@@ -69,7 +69,7 @@ async def end_own_sessions(
     return response
 
 
-@router.get("/org/sessions", responses=responses_of(responses.SessionList, 403))
+@router.get("/org/sessions", responses=responses_of(SessionList, 403))
 async def list_sessions(
     edge: CurrentEdge, caller: CurrentCaller,
     user: Annotated[str, Query(description="Only the sessions of this user.", max_length=2000)] = "",
@@ -82,7 +82,7 @@ async def list_sessions(
     return _listed(edge, caller, rows)
 
 
-@router.delete("/org/users/{user:id}/sessions", responses=responses_of(responses.EndedSessions, 403, writes=True))
+@router.delete("/org/users/{user:id}/sessions", responses=responses_of(EndedSessions, 403, writes=True))
 async def end_sessions_of_user(edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, user: User) -> Response:
     """Ends the sessions of a user in this workspace; in other workspaces they go on. For the roles OWNER and ADMIN.
     Bearer tokens of the user stay valid: see `POST /org/tokens/revoke`."""
@@ -91,7 +91,7 @@ async def end_sessions_of_user(edge: CurrentEdge, caller: WritingCaller, key: Id
         **command_fields(edge, caller, key), of_user=user, reason="revoked by an administrator"))
 
 
-@router.post("/org/tokens/revoke", responses=responses_of(responses.RevokedTokens, 403, 409, writes=True))
+@router.post("/org/tokens/revoke", responses=responses_of(RevokedTokens, 403, 409, writes=True))
 async def revoke_tokens(
     edge: CurrentEdge, caller: WritingCaller, key: IdempotencyKey, body: TokenRevocation
 ) -> Response:

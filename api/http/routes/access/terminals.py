@@ -11,10 +11,10 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.contract import responses
 from api.contract.errors import NO_STORE, ApiError
 from api.contract.requests import DeviceCode, TerminalAnswer, TerminalName, TerminalText
-from api.contract.responses import responses_of
+from api.contract.responses.access import StartedTerminal, TerminalAnswered, TerminalDetails, TerminalSession
+from api.contract.responses.base import responses_of
 from api.edge.services import Edge
 from api.http.auth.device import address_of, clean_text
 from api.http.auth.session_cookies import page_origin
@@ -46,7 +46,7 @@ def _terminals(request: Request) -> Terminals:
 _KnownTerminals = Depends(_terminals)
 
 
-@router.post("/auth/device", responses=responses_of(responses.StartedTerminal))
+@router.post("/auth/device", responses=responses_of(StartedTerminal))
 async def start(
     request: Request, edge: CurrentEdge, body: TerminalName, terminals: Terminals = _KnownTerminals,
 ) -> Response:
@@ -62,7 +62,7 @@ async def start(
         "interval": INTERVAL}, headers=NO_STORE)
 
 
-@router.post("/auth/device/token", responses=responses_of(responses.TerminalSession))
+@router.post("/auth/device/token", responses=responses_of(TerminalSession))
 async def take_session(
     edge: CurrentEdge, body: DeviceCode, terminals: Terminals = _KnownTerminals,
 ) -> Response:
@@ -105,7 +105,7 @@ def _answered(edge: Edge, request: TerminalRequest) -> LinkRow:
     return link
 
 
-@router.post("/auth/device/request", responses=responses_of(responses.TerminalDetails, 403, 410, writes=True))
+@router.post("/auth/device/request", responses=responses_of(TerminalDetails, 403, 410, writes=True))
 async def show(
     edge: CurrentEdge, caller: WritingCaller, body: TerminalText, terminals: Terminals = _KnownTerminals,
 ) -> Response:
@@ -116,7 +116,7 @@ async def show(
         "expires_at": format_timestamp(request.expires * SECOND)}, headers=NO_STORE)
 
 
-@router.post("/auth/device/answer", responses=responses_of(responses.TerminalAnswered, 403, 409, 410, writes=True))
+@router.post("/auth/device/answer", responses=responses_of(TerminalAnswered, 403, 409, 410, writes=True))
 async def answer(
     edge: CurrentEdge, caller: WritingCaller, body: TerminalAnswer, terminals: Terminals = _KnownTerminals,
 ) -> Response:

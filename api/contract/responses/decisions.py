@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from api.contract.asking.question_models import Decided, DecisionState, Digest, Returned, VoteCast
-from api.contract.responses import ERRORS, Count, Error, InboxItem, responses_of
+from api.contract.responses.base import ERRORS, Count, Error, ResponseModel, responses_of
+from api.contract.responses.items import InboxItem
 from schemas.asking.ask import Does
 
 __all__ = [
@@ -22,18 +23,14 @@ _MADE: dict[str, Any] = {
 }
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class DecisionMade(_Model):
+class DecisionMade(ResponseModel):
     """The decision."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"decision": _MADE}]})
     decision: Decided
 
 
-class VoteCounted(_Model):
+class VoteCounted(ResponseModel):
     """The votes so far, and how many more the most advanced answer needs."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"votes": [_VOTE], "needed": 1}]})
@@ -83,7 +80,7 @@ class TakenBack(DecisionMade):
         {"decision": {**_MADE, "state": "taken_back"}}]})
 
 
-class DecisionsMade(_Model):
+class DecisionsMade(ResponseModel):
     """Result of one option for many items."""
 
     decided: Count = Field(description="items whose question is decided by this option")
@@ -97,14 +94,14 @@ class DecisionsMade(_Model):
     option: str
 
 
-class QuestionOf(_Model):
+class QuestionOf(ResponseModel):
     """The question that was decided. `id`: the source's own handle of it."""
 
     id: str
     digest: Digest
 
 
-class DecisionEntry(_Model):
+class DecisionEntry(ResponseModel):
     """A decision with its question, and what became of it."""
 
     id: str = Field(examples=["dec_5f0c7a9be1d24f6f8a3b1c2d3e4f5a6b"])
@@ -137,7 +134,7 @@ class DecisionEntry(_Model):
     batch: str | None = None
 
 
-class Decisions(_Model):
+class Decisions(ResponseModel):
     """One page of decisions, newest first."""
 
     decisions: list[DecisionEntry]
