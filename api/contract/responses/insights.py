@@ -52,7 +52,7 @@ class Resolver(ResponseModel):
 
 
 class DecisionCounts(ResponseModel):
-    """DecisionStatistics and what became of them, each counted at its own time within the window."""
+    """Decisions and what became of them, each counted at its own time within the window."""
 
     made: Count = Field(description="decisions that people made")
     unseen: Count = Field(description="of these: the page of the person had not shown the item in full")

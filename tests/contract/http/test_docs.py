@@ -24,7 +24,7 @@ from support.fold.fold_driver import cloud_event
 import api
 from api.contract import messages
 from api.contract.asyncapi import asyncapi
-from ops.cli.commands.schemas import documents
+from ops.cli.commands.records.schemas import documents
 from schemas import views
 from schemas.sources import MODELS
 from schemas.topics import DECISION_REPORTS, SOURCE_TYPES, TOPICS

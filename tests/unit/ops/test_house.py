@@ -28,7 +28,6 @@ LARGER_FOLDERS = {
     "api/static/vendor": "copies of libraries and their types",
     "ops/decisions": "records by number; their addresses stay",
     "ops/runbooks": "one runbook per alert; alerts link to them",
-    "ops/cli/commands": "one module per command",
     "schemas/examples": "one example per event type",
     "schemas/json/sources": "generated: one schema per event type",
     "schemas/json/views": "generated: one schema per kind of row",

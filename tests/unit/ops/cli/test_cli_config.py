@@ -21,10 +21,10 @@ from support.processes.cli import attn_here
 from api.contract.json_schema import normalise
 from api.edge.services import parse_partitions
 from ops import config
-from ops.cli.commands import schemas as schemas_command
+from ops.cli.commands.access.token import parse_ttl
+from ops.cli.commands.records import schemas as schemas_command
+from ops.cli.commands.records.schemas import export
 from ops.cli.commands.roles import edge
-from ops.cli.commands.schemas import export
-from ops.cli.commands.token import parse_ttl
 from ops.cli.data.dead_letters import Summary
 from ops.cli.dead_letter_output import show_list, show_summary
 from ops.embedded.stack import lock_data_dir
@@ -332,7 +332,7 @@ def test_a_flag_of_dead_letters_does_the_same_as_the_sub_command(
 
     monkeypatch.setattr("time.time", lambda: 1.8e9)
     for name in ("_retry", "_export", "_summarize", "_newest"):
-        monkeypatch.setattr(f"ops.cli.commands.dead_letters.{name}", stop)
+        monkeypatch.setattr(f"ops.cli.commands.operations.dead_letters.{name}", stop)
     assert attn_here("dead-letters", *arguments) == attn_here("dead-letters", *call) == 1
     assert len(seen) == 2
     assert seen[0] == seen[1]

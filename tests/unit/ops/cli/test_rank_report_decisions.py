@@ -17,7 +17,7 @@ from support.fold.decision_play import STEPS, WS, Play
 from support.fold.fold_driver import NOON, Folding, event
 from support.processes.cli import attn_here
 
-from ops.cli.commands.rank_report import _show
+from ops.cli.commands.records.rank_report import _show
 from ops.cli.rank_report.placements import placements
 from ops.cli.rank_report.policy import Policy, due_of, policy_rank_key
 from ops.cli.rank_report.replay import replay

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from ops import config
-from ops.cli.commands.token import parse_ttl
+from ops.cli.commands.access.token import parse_ttl
 from ops.cli.data.log_commands import read_rows, run_command
 from ops.cli.options import DataDir, Kafka
 from ops.errors import UserError
