@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["NO_STORE", "PARTITION_HEADER", "ApiError", "Misdirected"]
+__all__ = ["NO_STORE", "PARTITION_HEADER", "ApiError", "Misdirected", "NotReady"]
 
 # Header of every response with user data: caches must not store it.
 NO_STORE = {"cache-control": "no-store"}
@@ -23,6 +23,13 @@ class ApiError(Exception):
         super().__init__(error)
         self.status, self.headers = status, headers
         self.body = {"error": error, **details}
+
+
+class NotReady(ApiError):
+    """503: the edge still loads its view. A load balancer may send the same GET to another edge."""
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__(503, "the view has not caught up yet", {"retry-after": str(retry_after)})
 
 
 class Misdirected(ApiError):

@@ -19,7 +19,7 @@ from api.commands.command_log import CommandLog
 from api.commands.key_usage import KeyUsage
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
 from api.commands.visibility_barrier import VisibilityBarrier
-from api.contract.errors import ApiError, Misdirected
+from api.contract.errors import Misdirected, NotReady
 from api.edge.broker_health import BrokerHealth
 from api.edge.index_builder import IndexBuilder
 from api.edge.session_usage import SessionUsage
@@ -202,10 +202,10 @@ class Edge:
     async def workspace(self, reader: Reader, *families: str) -> Workspace:
         """Returns the reader's workspace with indexes of these families (`api.readmodel.indexes`).
 
-        Raises ApiError 503 if the view has not caught up yet, and Misdirected if another edge serves the workspace.
+        Raises NotReady if the view has not caught up yet, and Misdirected if another edge serves the workspace.
         """
         if not self.ready:
-            raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
+            raise NotReady
         self.require_served(reader.workspace_id)
         while (known := self.replica.find_workspace(reader.workspace_id)) is not None:
             known.last_read = time.monotonic()  # `api.edge.index_eviction` keeps the indexes

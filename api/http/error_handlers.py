@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from api.commands.command_log import CommandUndecided
-from api.contract.errors import NO_STORE, ApiError, Misdirected
+from api.contract.errors import NO_STORE, ApiError, Misdirected, NotReady
 from api.contract.requests import WORDED
 from api.http.dependencies import get_edge
 from api.live.connections import RETRY_AFTER, TooManyConnections
@@ -21,6 +21,8 @@ __all__ = ["add_error_handlers"]
 
 # A load balancer sets it that sends a request to the right edge after a 421 (ops/deploy/nginx/ranges.conf).
 RANGES_HEADER = "attn-ranges"
+# A load balancer sets it that sends a GET to another edge after a 502 (ops/deploy/nginx/nginx.conf).
+NEXT_EDGE_HEADER = "attn-next-edge"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _log = structlog.get_logger("attn.edge")
@@ -32,6 +34,8 @@ def _answer(status: int, body: object, headers: Mapping[str, str] | None = None)
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
+    if isinstance(error, NotReady) and NEXT_EDGE_HEADER in request.headers and request.method in ("GET", "HEAD"):
+        return _answer(502, error.body, error.headers)
     waits = error.status == 503 or (isinstance(error, Misdirected) and RANGES_HEADER not in request.headers)
     if waits and "text/event-stream" in request.headers.get("accept", ""):
         # EventSource stops after an error status, but reconnects after a stream that ends.

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.settings import Settings
-from streams.kafka.records import fetcher_patch
+from streams.kafka.records import fetcher_patch, short_waits
 
 __all__ = ["client_arguments", "close_client", "deadline"]
 
@@ -26,9 +26,11 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
     """Returns the keyword arguments that every aiokafka client takes. Raises OSError (SSLError is one) if a certificate
     cannot be read.
 
-    Every client of attn is created with these arguments, so this function also replaces aiokafka's record parser.
+    Every client of attn is created with these arguments, so this function also replaces aiokafka's record parser
+    and shortens the waits of fetches while a broker is down.
     """
     fetcher_patch.install()
+    short_waits.install()
     arguments: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": settings.kafka_security}
     if settings.kafka_security.endswith("SSL"):
         arguments["ssl_context"] = _context(settings.kafka_ca, settings.kafka_certificate, settings.kafka_key)

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hmac
 
-from api.contract.errors import ApiError
+from api.contract.errors import NotReady
 from api.edge.services import Edge
 from api.http.auth.tokens import Caller, Unauthorized
 from api.readmodel.readers import Reader
@@ -45,14 +45,13 @@ def basic_password(authorization: str) -> str | None:
 def caller_of_key(edge: Edge, text: str) -> Caller:
     """Returns the caller that has this key, and notes its use.
 
-    Raises Unauthorized if the key is unknown, revoked or expired, and ApiError 503 if the view has not
-    caught up yet.
+    Raises Unauthorized if the key is unknown, revoked or expired, and NotReady if the view has not caught up yet.
     """
     key_id = key_id_of(text)
     if key_id is None:
         raise Unauthorized("not a key: attn_ and 66 more characters are expected, of which the last 6 are a checksum")
     if not edge.ready:
-        raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
+        raise NotReady
     row = edge.replica.source_keys.get(key_id)
     if row is None or not hmac.compare_digest(row.digest, key_digest(text)):
         raise Unauthorized("the key is not known, or was revoked")

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from api.commands.command_log import CommandLog
-from api.contract.errors import ApiError
+from api.contract.errors import ApiError, NotReady
 from api.edge.services import Edge
 from api.http.auth.device import clean_text
 from api.http.auth.tokens import Caller, Unauthorized, UnknownWorkspace, WorkspaceChoice
@@ -95,7 +95,7 @@ class EdgeSessions:
         """Returns the caller of a session in the workspace that the request chooses, and notes the use.
 
         Raises Unauthorized if the session is unknown or has ended, UnknownWorkspace if it may not enter the workspace
-        that the request names, and ApiError 503 if the view has not caught up yet.
+        that the request names, and NotReady if the view has not caught up yet.
         """
         edge, rows = self._edge, self._rows_of(text)
         now = int(edge.clock() * SECOND)
@@ -116,7 +116,7 @@ class EdgeSessions:
             raise Unauthorized("not a session: attns_ and 66 more characters are expected, of which the last 6 are a "
                                "checksum")
         if not edge.ready:
-            raise ApiError(503, "the view has not caught up yet", _RETRY)
+            raise NotReady
         rows = edge.replica.access.sessions.of(session)
         if not rows or not hmac.compare_digest(rows[0].digest, secret_digest(text)):
             raise Unauthorized("the session is not known, or has ended: sign in again")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.commands.command_log import CommandUndecided
-from api.contract.errors import NO_STORE, ApiError
+from api.contract.errors import NO_STORE, ApiError, NotReady
 from api.contract.requests import SESSION_COOKIE, LinkText, Session
 from api.contract.responses.access import Me, SignedIn
 from api.contract.responses.base import responses_of
@@ -81,10 +81,10 @@ async def sign_in_by_link(request: Request, edge: CurrentEdge, body: LinkText) -
 
 
 async def _link_row(edge: Edge, text: str) -> LinkRow:
-    """Returns the row of a link. Raises ApiError 410 if there is none, 503 if the view has not caught up yet, and
+    """Returns the row of a link. Raises ApiError 410 if there is none, NotReady if the view has not caught up yet, and
     Misdirected if another edge serves its workspace."""
     if not edge.ready:
-        raise ApiError(503, "the view has not caught up yet", {"retry-after": "1"})
+        raise NotReady
     link, links = LINKS.id_of(text), edge.replica.access.links
     if link is not None and link not in links:
         await asyncio.sleep(_LINK_SECONDS)  # its creator knows of it before each edge does

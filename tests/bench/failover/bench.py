@@ -24,6 +24,7 @@ from pathlib import Path
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
 from support.model import Reader
 
 from bench.failover.marks import Mark, marks_of, silence, table
@@ -43,6 +44,7 @@ _BEATS = 5.0  # events a second in each partition
 _CALM = 1.0  # the longest time without news before the next fault
 _GIVE_UP = 90.0
 _GONE = 15.0  # seconds until a worker that does not come back is started again, for the next fault
+_ELECTIONS = 12.0  # seconds after which a killed broker is started again
 _AFTER = 4.0  # seconds of calm that count to a fault: a handover back happens within them
 
 
@@ -187,12 +189,35 @@ class Bench:
         assert node is not None
         controller = self.stack.controller() is node
         node.kill()
-        await asyncio.sleep(12.0)
+        killed = time.monotonic()
+        await self._elections(node.number, killed)
+        await asyncio.sleep(killed + _ELECTIONS - time.monotonic())
         await node.spawn()
         await kafka.wait_ready(120.0)
         while not await self.stack.in_sync():
             await asyncio.sleep(0.3)
-        return f"broker {node.number}{', the controller' if controller else ''}, started again after 12 s"
+        return f"broker {node.number}{', the controller' if controller else ''}, started again after {_ELECTIONS:.0f} s"
+
+
+    async def _elections(self, dead: int, killed: float) -> None:
+        """Notes when the brokers have elected a new leader for the first and for the last partition. This share of the
+        silence is that of Kafka."""
+        others = ",".join(node.address for node in self.stack.kafka.nodes if node.number != dead)
+        client = AIOKafkaClient(bootstrap_servers=others)
+        await client.bootstrap()
+        try:
+            waiting: list[int] = []  # partitions without a live leader, at each request
+            while not waiting or (waiting[-1] and time.monotonic() - killed < _ELECTIONS):
+                found = await client.fetch_all_metadata()
+                waiting.append(sum(
+                    found.leader_for_partition(TopicPartition(topic, number)) in (dead, -1, None)
+                    for topic in found.topics() for number in found.partitions_for_topic(topic) or ()))
+                if waiting[-1] < waiting[0] == waiting[-2]:
+                    self._restarted.append(Mark(time.monotonic() - killed, "brokers", "first new leader"))
+                await asyncio.sleep(0.05)
+            self._restarted.append(Mark(time.monotonic() - killed, "brokers", f"{waiting[-1]} partitions have no leader"))
+        finally:
+            await client.close()
 
 
 def _first(who: str, what: str, seen: list[float], begun: float, ended: float) -> Mark | None:

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.contract.errors import NO_STORE, ApiError
+from api.contract.errors import NO_STORE, ApiError, NotReady
 from api.contract.requests import DeviceCode, TerminalAnswer, TerminalName, TerminalText
 from api.contract.responses.access import StartedTerminal, TerminalAnswered, TerminalDetails, TerminalSession
 from api.contract.responses.base import responses_of
@@ -98,7 +98,7 @@ def _answered(edge: Edge, request: TerminalRequest) -> LinkRow:
     if request.expires <= edge.clock():
         raise ApiError(400, "expired_token")
     if link is None and not edge.ready:
-        raise ApiError(503, "the view has not caught up yet", {"retry-after": str(INTERVAL)})
+        raise NotReady(INTERVAL)
     if link is None:
         raise ApiError(400, "authorization_pending")
     edge.require_served(link.ws)
