@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.settings import Settings
-from streams.kafka.records import fetcher_patch, short_waits
+from streams.kafka.records import broker_loss, fetcher_patch
 
 __all__ = ["client_arguments", "close_client", "deadline"]
 
@@ -30,7 +30,7 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
     and shortens the waits of fetches while a broker is down.
     """
     fetcher_patch.install()
-    short_waits.install()
+    broker_loss.install()
     arguments: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": settings.kafka_security}
     if settings.kafka_security.endswith("SSL"):
         arguments["ssl_context"] = _context(settings.kafka_ca, settings.kafka_certificate, settings.kafka_key)

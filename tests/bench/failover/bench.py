@@ -17,24 +17,25 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from support.edge.edges_nginx import JS_MODULE, NGINX, running
 from support.model import Reader
 
 from bench.failover.marks import Mark, marks_of, silence, table
 from chaos.environment.edge_client import EdgeClient
 from chaos.environment.stack import Stack
 from chaos.workload.feed_readers import Follower
-from chaos.workload.load import beating
+from chaos.workload.load import BEAT, beating
 from chaos.workload.producers import Beats
 from ops.kafka import missing
-from schemas.topics import VIEWS
+from schemas.topics import FACTS, LOG, VIEWS
 from schemas.views import position_key
 
 __all__ = ["main"]
@@ -64,23 +65,25 @@ class LoggedStack(Stack):
         super()._echo(name, line)
 
 
-class Positions:
-    """When each batch of rows came, by partition (monotonic seconds)."""
+class Arrivals:
+    """When records came, by topic and partition (monotonic seconds): source events, the log, facts, positions."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self.seen: list[list[float]] = [[] for _ in range(PARTITIONS)]
+        self.seen: dict[TopicPartition, list[float]] = {}
 
     async def run(self) -> None:
-        places = [TopicPartition(VIEWS, number) for number in range(PARTITIONS)]
         async with AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="latest",
             fetch_max_wait_ms=100, metadata_max_age_ms=1000,
         ) as consumer:
-            consumer.assign(places)
+            topics = (BEAT, LOG, FACTS, VIEWS)
+            await consumer._client.set_topics(topics)
+            consumer.assign([TopicPartition(topic, number) for topic in topics
+                             for number in consumer.partitions_for_topic(topic) or ()])
             async for record in consumer:
-                if record.key == position_key(record.partition):
-                    self.seen[record.partition].append(time.monotonic())
+                if record.topic != VIEWS or record.key == position_key(record.partition):
+                    self.seen.setdefault(TopicPartition(record.topic, record.partition), []).append(time.monotonic())
 
 
 class Bench:
@@ -88,7 +91,7 @@ class Bench:
 
     def __init__(self, stack: LoggedStack) -> None:
         self.stack = stack
-        self.positions = Positions(stack.kafka.bootstrap)
+        self.arrivals = Arrivals(stack.kafka.bootstrap)
         self.beats = Beats(stack.settings, beating(PARTITIONS), _BEATS)
         self.readers: list[Follower] = []
         self.faults: dict[str, Callable[[int], Awaitable[str]]] = {
@@ -97,11 +100,12 @@ class Bench:
         }
         self._restarted: list[Mark] = []
 
-    def read(self) -> None:
+    def read(self, urls: Sequence[str]) -> None:
+        """Creates readers that connect to these addresses in turn."""
         edge = EdgeClient(self.stack.urls[0], self.stack.data_dir)
         workspaces = beating(PARTITIONS)
         self.readers = [
-            Follower(edge, self.stack.urls, ws, Reader("pulse", "VIEWER"), 500, first=number)
+            Follower(edge, urls, ws, Reader("pulse", "VIEWER"), 500, first=number)
             for number, ws in enumerate([*workspaces, *workspaces[::-1]])]
 
     async def calm(self) -> None:
@@ -140,8 +144,8 @@ class Bench:
 
     def _news(self, begun: float, ended: float) -> list[Mark]:
         """When batches and frames came again after a pause of more than four beats."""
-        batches = {f"views/{number}": seen for number, seen in enumerate(self.positions.seen)}
-        marks = [mark for name, seen in batches.items() if (mark := _first(name, "batch", seen, begun, ended))]
+        marks = [mark for tp, seen in self.arrivals.seen.items()
+                 if (mark := _first(f"{tp.topic}/{tp.partition}", "record", seen, begun, ended))]
         readers = [mark for one in self.readers if (mark := _first("readers", "frame", one.seen, begun, ended))]
         return [*marks, *sorted(readers, key=lambda mark: mark.at)[-1:]]
 
@@ -215,7 +219,8 @@ class Bench:
                 if waiting[-1] < waiting[0] == waiting[-2]:
                     self._restarted.append(Mark(time.monotonic() - killed, "brokers", "first new leader"))
                 await asyncio.sleep(0.05)
-            self._restarted.append(Mark(time.monotonic() - killed, "brokers", f"{waiting[-1]} partitions have no leader"))
+            self._restarted.append(
+                Mark(time.monotonic() - killed, "brokers", f"{waiting[-1]} partitions have no leader"))
         finally:
             await client.close()
 
@@ -229,12 +234,17 @@ def _first(who: str, what: str, seen: list[float], begun: float, ended: float) -
 
 async def _run(asked: argparse.Namespace, home: Path) -> None:
     found: dict[str, list[float]] = {}
-    async with LoggedStack(home, asked.brokers, asked.workers, asked.edges) as stack:
+    async with AsyncExitStack() as left:
+        stack = await left.enter_async_context(LoggedStack(home, asked.brokers, asked.workers, asked.edges))
         bench = Bench(stack)
-        bench.read()
+        urls = stack.urls
+        if asked.nginx:
+            ports = [stack.ports[name] for name in stack.running("edge")]
+            urls = [f"http://127.0.0.1:{await left.enter_async_context(running(home, (ports[0], ports[1])))}"]
+        bench.read(urls)
         stop = asyncio.Event()
         tasks = [asyncio.create_task(one.run()) for one in bench.readers]
-        tasks += [asyncio.create_task(bench.positions.run()), asyncio.create_task(bench.beats.run(stop))]
+        tasks += [asyncio.create_task(bench.arrivals.run()), asyncio.create_task(bench.beats.run(stop))]
         try:
             for kind in asked.faults.split(","):
                 for number in range(asked.count):
@@ -254,8 +264,11 @@ def main() -> None:
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--edges", type=int, default=2)
+    parser.add_argument("--nginx", action="store_true", help="readers connect by nginx, as ops/deploy configures it")
     parser.add_argument("--home", type=Path, help="keep state and logs there")
     asked = parser.parse_args(sys.argv[1:])
+    if asked.nginx and (not (NGINX.exists() and JS_MODULE.exists()) or asked.edges != 2):
+        raise SystemExit("--nginx needs nginx with njs, and two edges")
     if why := missing():
         raise SystemExit(f"this bench needs Apache Kafka: {why}")
     logging.basicConfig(level=logging.CRITICAL)

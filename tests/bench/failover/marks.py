@@ -70,4 +70,4 @@ def silence(seen: Sequence[float], begun: float, ended: float) -> float:
 
 
 def table(marks: Iterable[Mark]) -> str:
-    return "\n".join(f"    {mark.at:7.2f} s  {mark.who:10}  {mark.what}" for mark in marks)
+    return "\n".join(f"    {mark.at:7.2f} s  {mark.who:14}  {mark.what}" for mark in marks)

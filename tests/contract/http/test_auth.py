@@ -47,6 +47,19 @@ async def test_every_route_is_503_until_the_view_has_caught_up(route: str) -> No
             assert answer.text.startswith("retry: ")
 
 
+async def test_a_load_balancer_that_asks_for_it_gets_502_for_a_get_until_the_view_has_caught_up() -> None:
+    fed = Fed()
+    asked = {"attn-next-edge": "1", "accept": "text/event-stream"}
+    async with fed.client() as client:
+        assert (await client.get("/org/me/inbox", headers=asked)).status_code == 200
+        fed.edge.ready = False
+        for route in ("/org/me/inbox", "/org/me/feed"):
+            answer = await client.get(route, headers=asked)
+            assert (answer.status_code, answer.json()) == (502, {"error": "the view has not caught up yet"})
+        answer = await client.patch("/org/me/preferences", json={}, headers={"attn-next-edge": "1"})
+        assert answer.status_code == 503, "a load balancer must not send a write to another edge"
+
+
 @pytest.mark.parametrize("claims", [
     {"sub": None}, {"workspace_id": None}, {"role": None}, {"exp": None}, {"sub": ""}, {"sub": 7}, {"role": "BOSS"},
     {"exp": int(time.time()) - 1}, {"exp": "soon"}, {"nbf": int(time.time()) + 86400}, {"workspace_id": " "},

@@ -19,13 +19,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from support.edge.edges_nginx import JS_MODULE, NGINX, nginx_conf, running
 
 from ops.process.ports import free_port
 from schemas.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-NGINX = Path("/usr/sbin/nginx")
-JS_MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
 needs_nginx = pytest.mark.skipif(
     not (NGINX.exists() and JS_MODULE.exists()), reason="Debian's nginx-light, libnginx-mod-http-js are not installed")
 
@@ -128,25 +127,6 @@ def test_the_dockerfile_copies_existing_files() -> None:
     assert any(line.startswith("HEALTHCHECK") for line in lines)
 
 
-def nginx_conf(directory: Path, port: int, edges: tuple[int, int], connections: int = 256) -> Path:
-    """Writes the nginx.conf of ops/deploy with the paths and addresses of a test. Returns its path."""
-    text = (ROOT / "ops/deploy/nginx/nginx.conf").read_text()
-    for old, new in {
-        "limit_conn addresses 256": f"limit_conn addresses {connections}",
-        "modules/ngx_http_js_module.so": str(JS_MODULE), "/etc/nginx/attn/": f"{ROOT}/ops/deploy/nginx/",
-        "listen 8080": f"listen 127.0.0.1:{port}", "edge-1:8080": f"127.0.0.1:{edges[0]}",
-        "edge-2:8080": f"127.0.0.1:{edges[1]}", "worker_processes auto": "worker_processes 1",
-        "/dev/stdout": str(directory / "access.log"), "/dev/stderr": str(directory / "error.log"),
-        "worker_rlimit_nofile 65536": f"pid {directory}/nginx.pid;\ndaemon off",
-        "worker_connections 16384": "worker_connections 256",
-    }.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    path = directory / "nginx.conf"
-    path.write_text(text)
-    return path
-
-
 @needs_nginx
 def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
     conf = nginx_conf(tmp_path, free_port(), (1, 2))
@@ -184,20 +164,10 @@ async def nginx_before(tmp_path: Path, edge: Edge, connections: int = 256) -> As
     """Runs nginx in front of two edges, numbered from 1. Yields the port of nginx."""
     servers = [await asyncio.start_server(lambda r, w, n=n: edge(n, r, w), "127.0.0.1", 0) for n in (1, 2)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        NGINX, "-c", nginx_conf(tmp_path, port, (ports[0], ports[1]), connections), "-e", tmp_path / "error.log")
     try:
-        for _ in range(100):
-            try:
-                (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                break
-            except OSError:
-                await asyncio.sleep(0.05)
-        yield port
+        async with running(tmp_path, (ports[0], ports[1]), connections) as port:
+            yield port
     finally:
-        process.terminate()
-        await process.wait()
         for server in servers:
             server.close()
 
