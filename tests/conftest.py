@@ -56,17 +56,25 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 # Files that take longest, the longest first. xdist gives a file to one process: a long file that starts last leaves the
-# other processes idle. Measured with `--durations=0` at two cores.
+# other processes idle. Measured by a junit report of the whole suite with four processes on two cores. The first file
+# builds Alertmanager: another file that needs it would wait for the build, and kills of brokers take longer beside it.
 LONGEST = (
-    "test_alertmanager", "test_replay", "test_history_crashes", "test_langgraph", "test_up", "test_worker_kills",
-    "test_broker_faults", "test_chaos", "test_framework_adapters", "test_mcp_http", "test_mcp_asking", "test_mcp_stdio",
-    "test_github_process", "test_clients_on_up", "test_source_kills", "test_delivery_kills", "test_answers_of_many",
-    "test_answers", "test_tokens_nowhere",
-    "test_rebuild", "test_kafka", "test_ecosystem", "test_ingest", "test_history_faults", "test_image", "test_upgrade",
-    "test_outage_tools", "test_history_group_lock", "test_groups", "test_history_http", "test_dashboard_accessibility",
-    "test_dashboard", "test_history_rebuild", "test_unresponsive", "test_edge_laws", "test_package", "test_worker",
-    "test_edge_outage", "test_kafka_security", "test_cli_kafka", "test_reject_circuit", "test_rebuild_command",
-    "test_demo", "test_project_checks", "test_role_start", "test_dashboard_address", "test_dashboard_input",
+    "test_alertmanager", "test_langgraph", "test_openapi", "test_history_faults", "test_broker_faults",
+    "test_worker_kills", "test_up", "test_replay", "test_chaos", "test_history_crashes", "test_worker",
+    "test_history_group_lock", "test_ecosystem", "test_project_checks", "test_ingest", "test_kafka", "test_groups",
+    "test_answers", "test_outage_tools", "test_mcp_asking", "test_laws", "test_unresponsive",
+    "test_dashboard_accessibility", "test_dead_letters", "test_dashboard", "test_alertmanager_faults", "test_mcp_http",
+    "test_audit_export", "test_answers_of_many", "test_deliver", "test_cli_kafka", "test_edge_laws", "test_mcp_stdio",
+    "test_package", "test_image", "test_events_by_curl", "test_demo", "test_delivery_kills", "test_framework_adapters",
+    "test_login_command", "test_dashboard_keys", "test_history_store", "test_kafka_security", "test_query_guard",
+    "test_github_process", "test_rebuild", "test_browser", "test_mcp_typescript", "test_dashboard_input",
+    "test_history_http", "test_mapping_laws", "test_langgraph_newcomer", "test_analytics", "test_history_rebuild",
+    "test_decision_race_on_broker", "test_one_trace", "test_key_command", "test_mcp_conformance",
+    "test_dashboard_address", "test_dashboard_insights", "test_cli_config", "test_claude_adapter",
+    "test_sign_in_at_provider", "test_decide_to_receiver", "test_python_client", "test_mcp_langchain",
+    "test_acceptance_laws", "test_write_laws", "test_compaction", "test_dashboard_background_changes", "test_readiness",
+    "test_role_start", "test_published_clients", "test_reject_circuit", "test_sign_in_page", "test_edge_storm",
+    "test_clients_on_up", "test_two_edges", "test_docs", "test_github_answers",
 )
 ORDER = {name: number for number, name in enumerate(LONGEST)}
 

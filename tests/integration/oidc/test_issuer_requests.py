@@ -28,7 +28,7 @@ async def serving(answer: Callable[[web.Request, str], Any]) -> AsyncIterator[Is
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)  # one answer never comes
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -252,7 +252,7 @@ async def test_a_fault_ends_the_worker_with_its_reason(stack: Stack, monkeypatch
 
 
 async def test_a_stop_during_a_rebalance_ends_the_worker(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The callback of the rebalance waits for offsets. A stop of the consumer thread cancels this request."""
+    """The callback of the rebalance waits for offsets until its time limit, which is 30 s without this patch."""
     asked = threading.Event()
 
     async def unanswered(self: AIOKafkaConsumer, partitions: object) -> None:
@@ -260,10 +260,11 @@ async def test_a_stop_during_a_rebalance_ends_the_worker(stack: Stack, monkeypat
         await asyncio.sleep(3600)
 
     monkeypatch.setattr(AIOKafkaConsumer, "beginning_offsets", unanswered)
+    monkeypatch.setattr("streams.kafka.reader._READ_SECONDS", 5.0)
     async with stack() as settings:
         await topics.ensure_topics(settings)
-        async with asyncio.timeout(60), worker(settings):
-            assert await asyncio.to_thread(asked.wait, 30)
+        async with asyncio.timeout(120), worker(settings):
+            assert await asyncio.to_thread(asked.wait, 60)
 
 
 async def test_partition_counts_must_fit(stack: Stack) -> None:
