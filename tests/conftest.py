@@ -38,7 +38,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A client loads the CA certificates, which costs 26 ms of CPU. One context does for all clients of the tests.
 _default.create_ssl_context = cache(_default.create_ssl_context)  # type: ignore[attr-defined]
 
-settings.register_profile("fixed", derandomize=True)  # see support.examples
+# Without a deadline: on a busy machine an example may take longer than the 200 ms that hypothesis allows.
+settings.register_profile("random", deadline=None)
+settings.register_profile("fixed", derandomize=True, deadline=None)  # see support.examples
+settings.load_profile("random")  # unless pytest gets --hypothesis-profile
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control starts background jobs with SIGINT ignored, and children inherit that; a signal with
