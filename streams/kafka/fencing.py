@@ -15,16 +15,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
-from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
-from aiokafka.producer.sender import Sender, SendProduceReqHandler
 from aiokafka.producer.transaction_manager import PidAndEpoch, TransactionManager
 
 from schemas.settings import Settings
@@ -49,8 +46,6 @@ log = logging.getLogger(__name__)
 
 FENCED_TOPICS = frozenset({FACTS, DECISIONS, VIEWS})  # the owner of a partition writes it in each of them
 
-# Steps of the event loop between an acknowledgement and the next write of its partition.
-_COLLECT_STEPS = 3
 _CLOSE_SECONDS = 2.0
 # The broker forgets an unused transactional id after transactional.id.expiration.ms (default: 7 days). The epoch then
 # starts again, and only positions detect an earlier owner that still writes (streams/fold/views_table.py).
@@ -122,20 +117,6 @@ class FencedProducer:
             raise FencedError(f"partition {self.partition} was fenced by another worker") from error
 
 
-async def _send_and_collect(sender: Sender, node_id: int, batches: Mapping[TopicPartition, Any]) -> None:
-    """Sends a request as `Sender._send_produce_req`, and lets the next one wait for the writes that follow this one.
-
-    aiokafka has one request per broker under way. Without this wait, the next request has the batches that were queued,
-    but not those that the acknowledged partitions write next; two requests would alternate, each half as large.
-    """
-    await SendProduceReqHandler(sender, batches).do(node_id)
-    for _ in range(_COLLECT_STEPS):
-        await asyncio.sleep(0)
-    sender._in_flight.remove(node_id)
-    for tp in batches:
-        sender._muted_partitions.remove(tp)
-
-
 class PartitionFencer:
     """Fences partitions and writes to all of them with one producer, which the caller starts and stops."""
 
@@ -146,7 +127,6 @@ class PartitionFencer:
         # aiokafka has no setting for the producer id of a batch.
         accumulator, sender = self.producer._message_accumulator, self.producer._sender
         self.producer._txn_manager = accumulator._txn_manager = sender._txn_manager = self._ids
-        sender._send_produce_req = partial(_send_and_collect, sender)
 
     async def fence(self, partition: int) -> FencedProducer:
         """Fences all earlier owners of a partition.

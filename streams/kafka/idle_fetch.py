@@ -143,6 +143,8 @@ def install_throttle(bells: Path | None = None) -> None:
             state = idle[self] = _Idle(began, bells)
         if has_records:
             state.last_record_at = now
+            for waiter in self._fetch_waiters:  # aiokafka wakes them two steps of the event loop later
+                self._notify(waiter)
         elif now - began < request._max_wait_ms / 1000 * _EARLY_RATIO:
             with suppress(asyncio.CancelledError):  # `Fetcher.close` cancels this task and awaits it
                 broker = self._client.cluster.broker_metadata(node_id)  # None: it is down

@@ -11,9 +11,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka.protocol.produce import ProduceRequest
 from support import events
 from support.kafka.brokers import KAFKA_ONLY
 from support.kafka.pipeline import (
@@ -224,13 +225,14 @@ async def test_partitions_share_a_request_and_are_fenced_one_by_one(stack: Stack
         owned = [await fencer.fence(number) for number in range(3)]
         owned_by_next = await next_owner.fence(1)
         requests: list[set[int]] = []
-        send_request = fencer.producer._sender._send_produce_req
+        send_request = fencer.producer.client.send
 
-        async def record_partitions(node: int, batches: dict[TopicPartition, object]) -> None:
-            requests.append({tp.partition for tp in batches})
-            await send_request(node, batches)
+        async def record_partitions(node: int, request: Any, **more: Any) -> Any:
+            if isinstance(request, ProduceRequest):
+                requests.append({partition for _, parts in request._topics for partition, _ in parts})
+            return await send_request(node, request, **more)
 
-        fencer.producer._sender._send_produce_req = record_partitions
+        fencer.producer.client.send = record_partitions
         for _ in range(3):
             answers = await asyncio.gather(*[
                 each.write(VIEWS, [(position_key(each.partition), encode_row(PositionRow(next=1)))])
