@@ -1,7 +1,7 @@
-"""Loads the view and the recent facts before an edge is ready.
+"""Loads the view before an edge is ready, and the recent facts after that.
 
-Facts are loaded as far back as feeds can resume. The edge waits for the broker without a time limit. The work yields to
-the event loop after each time slice.
+Facts are loaded as far back as feeds can resume. Only streams of case events need them, and wait for them. The edge
+waits for the broker without a time limit. The work yields to the event loop after each time slice.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Bootstrap:
         loading = InitialState(self._settings.resume_bytes, self._horizon())
         starts = await self._edge.broker_health.retry_until_answered(lambda: consumer.beginning_offsets(tps))
         number = 0
-        async for records in self._read_to_end(consumer, tps, starts):
+        ends = await self._edge.broker_health.retry_until_answered(lambda: consumer.end_offsets(tps))
+        async for records in self._read_to_end(consumer, tps, starts, ends):
             number += len(records)
             self._add_records(records, loading)
         await self._wait_for_owners(consumer, loading)
@@ -98,43 +99,55 @@ class Bootstrap:
             self._edge.apply_batch(batch.partition, batch.rows, batch.position)
             yield
 
-    async def load_facts(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
-        """Loads the recent facts for the case event streams."""
-        starts = await self._facts_from(consumer, tps)
+    def begin_loading_facts(self, starts: dict[TopicPartition, int]) -> None:
+        """Tells the edge which facts will be loaded. It must not be ready before."""
+        self._edge.begin_loading_facts()
         for tp, start in starts.items():
             if start > 0:
                 # Events before are unknown. They are known from the first fact on, or from this position on.
                 position = self._edge.replica.position_of(tp.partition)
                 self._edge.case_events.set_known_after(tp.partition, (position << CURSOR_BITS) - 1)
+
+    async def load_facts(
+        self, consumer: AIOKafkaConsumer, starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]
+    ) -> None:
+        """Loads the facts of these offsets for the case event streams."""
+        begun, number = time.monotonic(), 0
         seen: set[int] = set()
-        async for records in self._read_to_end(consumer, tps, starts):
+        async for records in self._read_to_end(consumer, list(starts), starts, ends):
             for record in records:
-                fact = parse_fact(record)
+                tp = TopicPartition(FACTS, record.partition)
+                fact = parse_fact(record) if record.offset < ends[tp] else None
                 if fact is None:
                     continue
-                if record.partition not in seen and starts[TopicPartition(FACTS, record.partition)] > 0:
+                if record.partition not in seen and starts[tp] > 0:
                     self._edge.case_events.set_known_after(record.partition, (fact.pos << CURSOR_BITS) - 1)
                 seen.add(record.partition)
-                self._edge.add_fact(record.partition, fact)
+                self._edge.add_past_fact(record.partition, fact)
+            number += len(records)
+            self._edge.release_pending()
+        _log.info("case events loaded", facts=number, seconds=round(time.monotonic() - begun, 2))
 
-    async def _facts_from(
+    async def facts_range(
         self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]
-    ) -> dict[TopicPartition, int]:
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Returns the offsets of the first fact to load, and the end offsets."""
         health, since = self._edge.broker_health, self._horizon()
         beginnings = await health.retry_until_answered(lambda: consumer.beginning_offsets(tps))
         ends = await health.retry_until_answered(lambda: consumer.end_offsets(tps))
         by_time = await health.retry_until_answered(lambda: consumer.offsets_for_times(dict.fromkeys(tps, since)))
-        return {
+        starts = {
             tp: max(beginnings[tp], at.offset) if (at := by_time.get(tp)) is not None else ends[tp]
             for tp in tps
         }
+        return starts, ends
 
     async def _read_to_end(
-        self, consumer: AIOKafkaConsumer, tps: list[TopicPartition], starts: dict[TopicPartition, int]
+        self, consumer: AIOKafkaConsumer, tps: list[TopicPartition], starts: dict[TopicPartition, int],
+        ends: dict[TopicPartition, int],
     ) -> AsyncIterator[list[_Record]]:
-        """Yields the records from `starts` to the end offsets at the time of the call: lists of one partition each, of
-        at most `_STEP` records, and a turn of the event loop after each list."""
-        ends = await self._edge.broker_health.retry_until_answered(lambda: consumer.end_offsets(tps))
+        """Yields the records from `starts` to `ends`, and some after them: lists of one partition each, of at most
+        `_STEP` records, and a turn of the event loop after each list."""
         consumer.assign(tps)
         for tp in tps:
             consumer.seek(tp, starts[tp])

@@ -105,7 +105,11 @@ class TopicFollower:
     async def _read(self, views: AIOKafkaConsumer, facts: AIOKafkaConsumer, driver: asyncio.Task[None]) -> None:
         bootstrap = Bootstrap(self._edge, self._settings, self._assemblers)
         await bootstrap.load_views(views, self._views)
-        await bootstrap.load_facts(facts, self._facts)
+        starts, ends = await bootstrap.facts_range(facts, self._facts)
+        bootstrap.begin_loading_facts(starts)
+        facts.assign(self._facts)
+        for tp, end in ends.items():
+            facts.seek(tp, end)
         self._edge.publish()
         self._measure()
         await driver
@@ -113,7 +117,22 @@ class TopicFollower:
         gc.freeze()  # the loaded rows stay: without this each full collection would pause all requests
         self._edge.ready = True
         metrics.READY.set(1)
-        await asyncio.gather(self._follow(views), self._follow_facts(facts))
+        await asyncio.gather(
+            self._follow(views), self._follow_facts(facts), self._load_past_facts(bootstrap, starts, ends))
+
+    async def _load_past_facts(
+        self, bootstrap: Bootstrap, starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]
+    ) -> None:
+        """Loads the facts up to `ends`, with a consumer of its own: the others follow new records meanwhile."""
+        if any(starts[tp] < end for tp, end in ends.items()):
+            consumer = await self._start_consumer("past-facts")
+            try:
+                await bootstrap.load_facts(consumer, starts, ends)
+            finally:
+                await close_client(consumer)
+        self._edge.case_events.end_loading()
+        self._edge.release_pending()
+        gc.freeze()
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         while True:
@@ -161,6 +180,8 @@ class TopicFollower:
 
     async def _follow_facts(self, consumer: AIOKafkaConsumer) -> None:
         while True:
+            if self._edge.case_events.holds_enough:
+                await self._edge.case_events.wait_loaded()
             records = await consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
             for record in iter_records(records):
                 fact = parse_fact(record)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -51,6 +52,8 @@ from streams.runtime.lag import LagTracker
 __all__ = ["Edge", "parse_partitions"]
 
 _log = structlog.get_logger("attn.edge")
+_LOADING_SECONDS = 10.0  # for which a request waits for the facts of the past
+_LAST_INDEX = 1 << 62  # above that of any fact
 
 
 def parse_partitions(text: str, partitions: int) -> Collection[int]:
@@ -112,6 +115,7 @@ class Edge:
         self.lag = LagTracker(settings, time.monotonic())  # lag of the topics that the follower reads
         self.ready = False
         self._last: dict[int, tuple[int, int]] = {}  # position and index of the last fact, by partition
+        self._loaded_positions: dict[int, int] = {}  # of the view at `begin_loading_facts`, by partition
         self._builders = IndexBuilder()
         self._stale = 0
 
@@ -157,6 +161,24 @@ class Edge:
         self._last[partition] = (fact.pos, fact.index)
         if isinstance(fact, Fact):
             self.case_events.add(partition, fact)
+        self._hold(partition, fact)
+
+    def begin_loading_facts(self) -> None:
+        """Notes that `add_past_fact` adds the records of `attn.facts` so far, and `add_fact` those after them."""
+        self._loaded_positions = {number: self.replica.position_of(number) for number in self.replica.served}
+        self._last = {number: (at - 1, _LAST_INDEX) for number, at in self._loaded_positions.items()}
+        self.case_events.begin_loading()
+
+    def add_past_fact(self, partition: int, fact: Fact | Outcome) -> None:
+        """Adds one record of `attn.facts` that was written before `begin_loading_facts`."""
+        if isinstance(fact, Fact):
+            self.case_events.add_past(partition, fact)
+        if fact.pos >= self._loaded_positions.get(partition, 0):  # its rows were not in the view yet
+            self._hold(partition, fact)
+
+    def _hold(self, partition: int, fact: Fact | Outcome) -> None:
+        """Holds a fact or outcome that somebody waits for until the view shows it."""
+        if isinstance(fact, Fact):
             if self.notifications.wants_fact(fact):
                 self._barrier.add(partition, fact)
         elif self.command_log.is_waiting(fact) or self.notifications.wants(fact):
@@ -193,6 +215,16 @@ class Edge:
         if problem or not self.ready:
             return problem or "the view has not caught up yet"
         return self.lag.not_ready_reason(time.monotonic(), self.clock()) or ""
+
+    async def recent_case_events(self) -> CaseEventHub:
+        """Returns the case events once the facts of the past are loaded. Raises ApiError 503 if that takes longer than
+        10 s."""
+        try:
+            async with asyncio.timeout(_LOADING_SECONDS):
+                await self.case_events.wait_loaded()
+        except TimeoutError:
+            raise ApiError(503, "recent case events are still being loaded", {"retry-after": "5"}) from None
+        return self.case_events
 
     def require_served(self, workspace_id: str) -> None:
         """Raises Misdirected if another edge serves the workspace."""

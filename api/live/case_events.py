@@ -2,10 +2,14 @@
 
 An event is sent once the view has reached the position of its fact, so a client that reads the item afterwards gets the
 new state. A stream resumes after the event id that its client names.
+
+After a start the edge loads the facts of the past while it already receives new ones. The hub holds the new ones until
+then, because events are in the order of their ids.
 """
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -29,6 +33,7 @@ __all__ = ["CaseEventHub", "case_event_of"]
 
 _OVERHEAD = 400  # bytes of an event in addition to its text
 _MAX_CASES = 100_000  # cases that are known from facts, the most recent ones
+_MAX_HELD = 20_000  # new facts that are held while the past is loaded
 _MAX_EARLY_ITEMS = 8  # items of a case whose events all arrived before the items opened
 
 
@@ -128,6 +133,9 @@ class CaseEventHub:
         self._known_after: dict[int, int] = {}  # by partition: events up to this id are unknown
         self._order: deque[CaseEvent] = deque()
         self._kept_bytes = 0
+        self._held: list[tuple[int, Fact]] | None = None  # new facts while the past is loaded
+        self._loaded = asyncio.Event()
+        self._loaded.set()
         # By workspace, case, audience: None, or the items of its events if all events came before their items.
         self._cases: OrderedDict[tuple[str, str, str], tuple[str, ...] | None] = OrderedDict()
 
@@ -135,8 +143,36 @@ class CaseEventHub:
         """Records that facts are read from this event id on. Events up to it are unknown."""
         self._known_after[partition] = known_after
 
+    def begin_loading(self) -> None:
+        """Holds the facts of `add` until `end_loading`."""
+        self._held = []
+        self._loaded.clear()
+
+    def end_loading(self) -> None:
+        """Adds the facts that were held."""
+        held, self._held = self._held or [], None
+        for partition, fact in held:
+            self.add_past(partition, fact)
+        self._loaded.set()
+
+    async def wait_loaded(self) -> None:
+        """Waits until the facts of the past are loaded. Until then streams would miss events."""
+        await self._loaded.wait()
+
+    @property
+    def holds_enough(self) -> bool:
+        """Whether so many facts are held that no more should be read before `end_loading`."""
+        return self._held is not None and len(self._held) >= _MAX_HELD
+
     def add(self, partition: int, fact: Fact) -> None:
-        """Adds one fact, in the order of its topic. Ignores a repeat."""
+        """Adds one new fact, in the order of its topic. Ignores a repeat."""
+        if self._held is None:
+            self.add_past(partition, fact)
+        elif fact.type in TYPES:
+            self._held.append((partition, fact))
+
+    def add_past(self, partition: int, fact: Fact) -> None:
+        """Adds one fact, in the order of its topic, whether the past is being loaded or not. Ignores a repeat."""
         if (fact.pos, fact.index) <= self._seen.get(partition, (-1, -1)):
             return
         self._seen[partition] = (fact.pos, fact.index)

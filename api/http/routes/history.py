@@ -70,7 +70,8 @@ async def get_case_history(
     workspace = await edge.workspace(caller.reader, "case")
     rows = await fetch_events(edge.history, caller.reader, case, limit, before_event, workspace)
     workspace = await edge.workspace(caller.reader, "case")  # the query may have taken minutes
-    known = rows or workspace.has_case(caller.reader, case) or edge.case_events.has_case(caller.reader, case)
+    known = rows or workspace.has_case(caller.reader, case)
+    known = known or (await edge.recent_case_events()).has_case(caller.reader, case)
     if not known and (
         before_event is None or not await fetch_events(edge.history, caller.reader, case, 1, None, workspace)
     ):

@@ -49,6 +49,7 @@ async def count_unread(edge: CurrentEdge, caller: CurrentCaller) -> Response:
 @router.get("/events/stream", response_class=Response, responses=DOCUMENTED)
 async def stream_events(edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor) -> Response:
     """Streams the events of all cases of the workspace: state changes, session transitions, tasks, proofs."""
+    await edge.recent_case_events()
     await edge.workspace(caller.reader)
     return _event_stream(edge, caller, None, cursor)
 
@@ -58,8 +59,9 @@ async def stream_case_events(
     edge: CurrentEdge, caller: StreamingCaller, cursor: Cursor, case: Annotated[str, Path(max_length=2000)]
 ) -> Response:
     """Streams the events of one case: state changes, session transitions, tasks, proofs."""
+    events = await edge.recent_case_events()
     workspace = await edge.workspace(caller.reader, "case")
-    if not workspace.has_case(caller.reader, case) and not edge.case_events.has_case(caller.reader, case):
+    if not workspace.has_case(caller.reader, case) and not events.has_case(caller.reader, case):
         raise ApiError(404, "not found")
     return _event_stream(edge, caller, case, cursor)
 
