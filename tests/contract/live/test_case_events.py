@@ -157,6 +157,40 @@ async def test_a_resume_sends_exactly_the_missed_events_or_reports_a_gap() -> No
         assert [data["session_id"] for _, data in old.received] == ["s4", "s5"]
 
 
+async def test_a_stream_waits_until_the_facts_of_the_past_are_loaded() -> None:
+    fed = Fed()
+    for pos in range(3):
+        fed.put(item(source_id=str(pos)))
+    fed.edge.begin_loading_facts()
+    async with serving(fed.edge) as base, httpx.AsyncClient() as client:
+        listener = Listener(base, "/events/stream", **{"last-event-id": "0"})
+        fed.edge.add_fact(0, fact("session.started", 3, 0, session_id="s3"))  # a new one
+        fed.put(item(source_id="3"))
+        for pos in range(3):
+            fed.edge.add_past_fact(0, fact("session.started", pos, 0, session_id=f"s{pos}"))
+            fed.edge.release_pending()
+        for path, status in (("/org/me/inbox", 200), ("/inbox", 200)):  # lists do not wait
+            assert (await client.get(base + path, headers=bearer())).status_code == status
+        assert len(fed.edge.connections) == 0
+        fed.edge.case_events.end_loading()
+        fed.edge.release_pending()
+        await until(lambda: len(listener.received) == 3)
+        assert [data["session_id"] for _, data in listener.received] == ["s1", "s2", "s3"]
+        assert listener.named == []
+        await listener.close()
+
+
+async def test_a_stream_gets_503_if_loading_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.edge.services._LOADING_SECONDS", 0.01)
+    fed = Fed()
+    fed.put(item())
+    fed.edge.begin_loading_facts()
+    async with serving(fed.edge) as base, httpx.AsyncClient() as client:
+        for path in ("/events/stream", "/cases/c1/events"):
+            answer = await client.get(base + path, headers=bearer())
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
 class Outlet:
     def __init__(self) -> None:
         self.ready, self.on_ready, self.got, self.is_cut = True, lambda: None, b"", False
