@@ -25,8 +25,6 @@ from ops import config
 from ops.cli import logging_setup
 from ops.cli.data.sign_in_links import Person, create_link
 from ops.cli.options import ClickHouse, DataDir, Host, Port
-from ops.demo.scenarios import PEOPLE
-from ops.demo.users import WORKSPACE
 from ops.embedded.stack import Stack
 from ops.errors import UserError
 from schemas.scalars import SECOND, format_timestamp
@@ -117,6 +115,10 @@ async def _announce(settings: Settings, url: str, demo: bool, open_browser: bool
 
 
 def _newcomer() -> Person:
+    # Imported here: without the demo, `attn up` does not spend the 13 MB that its scenarios take.
+    from ops.demo.scenarios import PEOPLE
+    from ops.demo.users import WORKSPACE
+
     user, role, name = PEOPLE[0]
     return Person(WORKSPACE, user, role, name)
 
