@@ -56,9 +56,7 @@ class EmbeddedBroker:
     def __init__(self, data_dir: Path | str, port: int = 0) -> None:
         self.data_dir = Path(data_dir)
         self.port = port
-        self.unclean = False  # after prepare(): the previous run ended without saving
-        self._any_port = port == 0
-        self._prepared = False
+        self.unclean = False  # after start(): the previous run ended without saving
         self._process: subprocess.Popen[bytes] | None = None
         self._state = self.data_dir / "broker"
         self._marker = self.data_dir / "broker.pid"  # exists while it runs, and after an unclean end
@@ -86,38 +84,28 @@ class EmbeddedBroker:
         except (FileNotFoundError, ValueError):
             return 0
 
-    async def prepare(self) -> None:
-        """Waits for the end of the previous run and chooses the port. Then `bootstrap`, `unclean` and `incarnation` are
-        those of the next start."""
-        if self.alive or self._prepared:
-            return
-        private_files.make_private_dir(self._state)
-        await self._finish_last_run()
-        self.port = self.port or free_port()
-        self._prepared = True
-
     async def start(self, timeout: float = 300.0) -> None:  # noqa: ASYNC109 - it also ends the child
-        """Starts the broker and waits until it accepts requests. Calls `prepare` first.
+        """Starts the broker and waits until it accepts requests.
 
         Raises BrokerError if noida-db is not installed, the port is in use, or it is not up after `timeout` seconds.
         """
         if self.alive:
             return
-        await self.prepare()
+        private_files.make_private_dir(self._state)
+        await self._finish_last_run()
+        any_port = self.port == 0
         for attempt in range(3):
-            self._prepared = False
+            self.port = free_port() if any_port else self.port
             self._spawn()
             if await self._wait_until_up(timeout):
-                self._any_port = False  # restarts keep it
                 return
             await self.stop()
             reason = self._reason()
             # Another process may bind a free port before the broker does.
-            if not (self._any_port and "already in use" in reason and attempt < 2):
+            if not (any_port and "already in use" in reason and attempt < 2):
                 self._marker.unlink(missing_ok=True)
                 hint = "; choose another with --kafka-port" if "already in use" in reason else ""
                 raise BrokerError(f"the embedded broker did not start: {reason}{hint}")
-            self.port = free_port()
 
     async def stop(self, timeout: float = 10.0, leave: bool = False) -> bool:  # noqa: ASYNC109
         """Stops the broker; returns True if it has saved all its data. May be called at any time.

@@ -134,7 +134,8 @@ class Stack:
         restarts = RestartTracker(self._policy)
         while True:
             started = time.monotonic()
-            await self._configure()
+            await self._start_broker()
+            await self._ensure_topics()
             failure = await self._until_one_fails(started)
             if isinstance(failure, RestartLimitReached):
                 raise UserError(str(failure)) from None
@@ -145,14 +146,14 @@ class Stack:
             await asyncio.sleep(restarts.record_exit(time.monotonic() - started, killed=True) or 0)
 
     async def _until_one_fails(self, started: float) -> Exception:
-        """Runs all processes; returns the first exception. The roles import their modules while the broker loads."""
-        gate = asyncio.Event()
+        """Runs all processes; returns the first exception."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._run_broker(gate))
                 for process in self._processes:
-                    group.create_task(process.run_forever(gate))
-                group.create_task(self._announce_when_ready(started, gate))
+                    group.create_task(process.run_forever())
+                group.create_task(self._announce_when_ready(started))
+                if self._broker is not None:
+                    group.create_task(self._watch(self._broker))
         except ExceptionGroup as failed:
             return failed.exceptions[0]
         raise AssertionError("unreachable: processes run until one fails")
@@ -193,11 +194,13 @@ class Stack:
         port = fixed + self._roles.index(role) if fixed else free_port()
         return HealthEndpoint(self._reachable, port, {"ATTN_METRICS_PORT": str(port)})
 
-    async def _configure(self) -> None:
-        """Determines the settings of this start, the broker's address and incarnation among them, for all processes."""
+    async def _start_broker(self) -> None:
         if self._broker is not None:
             await self._broker.stop()  # reaps it after a crash
-            await self._broker.prepare()
+            try:
+                await self._broker.start()
+            except BrokerError as error:
+                raise UserError(str(error)) from None
             self.settings = self.settings.model_copy(
                 update={"kafka": self._broker.bootstrap, "incarnation": self._broker.incarnation})
             if self._broker.unclean:
@@ -210,20 +213,6 @@ class Stack:
         for process in self._processes:
             process.env = {**self._env, **_environment(self.settings)}
 
-    async def _run_broker(self, gate: asyncio.Event) -> None:
-        """Starts the broker, creates the topics and sets the gate. Then it raises _BrokerDied when the broker ends."""
-        if self._broker is not None:
-            try:
-                await self._broker.start()
-            except BrokerError as error:
-                raise UserError(str(error)) from None
-            if self._broker.bootstrap != self.settings.kafka:
-                raise _BrokerDied("another process took its port; it starts again at the next one")
-        await self._ensure_topics()
-        gate.set()
-        if self._broker is not None:
-            await self._watch(self._broker)
-
     async def _ensure_topics(self) -> None:
         try:
             await topics.ensure_topics(self.settings)
@@ -234,9 +223,8 @@ class Stack:
         code = await broker.wait()
         raise _BrokerDied(f"exit code {code}" if code >= 0 else f"signal {-code}")
 
-    async def _announce_when_ready(self, started: float, gate: asyncio.Event) -> None:
+    async def _announce_when_ready(self, started: float) -> None:
         """Waits for the edge, and logs every 15 s why it is not ready."""
-        await gate.wait()
         next_report = started + 15.0
         while True:
             ready, reason = await asyncio.to_thread(readiness, self.url)

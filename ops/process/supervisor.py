@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from ops.process import identity, parent_death, start_gate
+from ops.process import identity, parent_death
 from ops.process.environment import cleaned
 from ops.process.liveness import LivenessPolicy, LivenessTracker, probe
 
@@ -128,22 +128,22 @@ class SupervisedProcess:
             await identity.end(leftover, timeout=2.0)
         self._pid_file.unlink(missing_ok=True)
 
-    async def run_forever(self, gate: asyncio.Event | None = None) -> None:
+    async def run_forever(self) -> None:
         """Runs the process and restarts it whenever it ends. Raises RestartLimitReached if the policy gives it up.
 
-        `gate`: until it is set, the process only imports its modules (`ops.process.start_gate`), and is not probed.
         Cancelling this task does not end the process; call `stop` for that.
         """
         restarts = RestartTracker(self._policy)
         clock = asyncio.get_running_loop().time
         while True:
             started = clock()
-            endpoint = await self._start(held=gate is not None and not gate.is_set())
-            watching = asyncio.create_task(self._watch(endpoint, gate))
+            endpoint = await self._start()
+            watching = asyncio.create_task(self._watch(endpoint)) if endpoint is not None else None
             try:
                 code = await self._ended()
             finally:
-                watching.cancel()
+                if watching is not None:
+                    watching.cancel()
             delay = restarts.record_exit(clock() - started, killed=code in (-signal.SIGKILL, os.EX_TEMPFAIL))
             if delay is None:
                 raise RestartLimitReached(
@@ -174,15 +174,8 @@ class SupervisedProcess:
         self._process = None
         return clean
 
-    async def _watch(self, endpoint: HealthEndpoint | None, gate: asyncio.Event | None) -> None:
-        """Lets the process begin once the gate is set. Then probes it until it is unresponsive, kills it and returns.
-        """
-        if gate is not None:
-            await gate.wait()
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-        if endpoint is None:
-            return
+    async def _watch(self, endpoint: HealthEndpoint) -> None:
+        """Probes the process until it is unresponsive; then kills it and returns."""
         liveness, clock = self._policy.liveness, asyncio.get_running_loop().time
         tracker = LivenessTracker(liveness, clock())
         while True:
@@ -199,16 +192,13 @@ class SupervisedProcess:
             with suppress(ProcessLookupError):
                 self._process.kill()
 
-    async def _start(self, held: bool) -> HealthEndpoint | None:
+    async def _start(self) -> HealthEndpoint | None:
         self._last_lines.clear()
         endpoint = self._endpoint() if self._endpoint is not None else None
         self._process = await asyncio.create_subprocess_exec(
-            *parent_death.command(self._arguments, signal.SIGKILL),
-            stdin=asyncio.subprocess.PIPE if held else asyncio.subprocess.DEVNULL,
+            *parent_death.command(self._arguments, signal.SIGKILL), stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env=cleaned(self.name, {
-                **os.environ, **self.env, **(endpoint.env if endpoint is not None else {}),
-                **(start_gate.HOLD if held else {})}),
+            env=cleaned(self.name, {**os.environ, **self.env, **(endpoint.env if endpoint is not None else {})}),
             start_new_session=True, limit=_MAX_LINE_BYTES,
         )
         self._reading = asyncio.create_task(self._read(self._process.stdout))

@@ -18,7 +18,6 @@ from ops.cli import logging_setup
 from ops.cli.imports import import_module
 from ops.cli.options import ClickHouse, DataDir, Host, Instance, Kafka, Port
 from ops.errors import UserError
-from ops.process import start_gate
 from schemas.settings import Settings
 from schemas.versions import UnsupportedVersion
 from streams.kafka.topics import BrokerUnavailable
@@ -99,7 +98,6 @@ def run_role(role: str, module: str | Run, settings: Settings) -> None:
     log = structlog.get_logger(f"attn.{role}")
     try:
         run: Run = import_module(module).run if isinstance(module, str) else module
-        start_gate.wait()
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(_until_signal(run, settings))
     except UserError:

@@ -58,28 +58,6 @@ async def test_a_killed_part_is_started_again(tmp_path: Path) -> None:
         await until(lambda: part.pid not in (None, first) and output.count("up") == 2)
 
 
-async def test_a_part_waits_before_its_work_until_the_gate_is_set_and_a_restart_does_not_wait(tmp_path: Path) -> None:
-    output: list[str] = []
-    code = (
-        "import time; from ops.process import start_gate; print('imported', flush=True); start_gate.wait(); "
-        "print('began', flush=True); time.sleep(60)")
-    process = SupervisedProcess(
-        "held", program(code), {}, tmp_path, lambda _, line: output.append(line))
-    gate = asyncio.Event()
-    task = asyncio.create_task(process.run_forever(gate))
-    try:
-        await until(lambda: "imported" in output)
-        assert output == ["imported"]
-        gate.set()
-        await until(lambda: output == ["imported", "began"])
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        await until(lambda: output == ["imported", "began"] * 2)
-    finally:
-        task.cancel()
-        await process.stop(0.0)
-
-
 async def test_a_part_that_keeps_failing_reaches_the_restart_limit_with_its_last_output(tmp_path: Path) -> None:
     part = SupervisedProcess("part", program("raise SystemExit('no such port')"), {}, tmp_path, lambda *_: None, FAST)
     with pytest.raises(RestartLimitReached, match=r"part keeps failing \(exit code 1\); last output: no such port"):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any, cast
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from support.edge.edges import settings
@@ -65,13 +65,14 @@ async def test_an_edge_whose_clickhouse_client_cannot_be_imported_fails_before_i
 ) -> None:
     class Follower(TopicFollower):
         async def _start_consumer(self, name: str) -> Any:
-            return cast("Any", SimpleNamespace(stop=AsyncMock()))
+            return cast("Any", SimpleNamespace(stop=AsyncMock(), assign=Mock()))
 
         async def _watch(self, *_: Any) -> None:
             await asyncio.Event().wait()
 
-    loaded = AsyncMock()
-    monkeypatch.setattr(follower, "Bootstrap", lambda *_: SimpleNamespace(load_views=loaded, load_facts=loaded))
+    bootstrap = SimpleNamespace(
+        load_views=AsyncMock(), facts_range=AsyncMock(return_value=({}, {})), begin_loading_facts=Mock())
+    monkeypatch.setattr(follower, "Bootstrap", lambda *_: bootstrap)
     monkeypatch.setitem(sys.modules, "clickhouse_connect.driver.asyncclient", None)
     given = settings(clickhouse_read_url="http://127.0.0.1:1/attn")
     edge = Edge(given)
