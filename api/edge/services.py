@@ -20,7 +20,7 @@ from api.commands.command_log import CommandLog
 from api.commands.key_usage import KeyUsage
 from api.commands.rate_limiter import RateLimiter, ReadLimiter
 from api.commands.visibility_barrier import VisibilityBarrier
-from api.contract.errors import Misdirected, NotReady
+from api.contract.errors import ApiError, Misdirected, NotReady
 from api.edge.broker_health import BrokerHealth
 from api.edge.index_builder import IndexBuilder
 from api.edge.session_usage import SessionUsage
