@@ -180,6 +180,26 @@ async def test_a_stream_waits_until_the_facts_of_the_past_are_loaded() -> None:
         await listener.close()
 
 
+async def test_what_the_loaded_view_shows_is_not_pushed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = Fed()
+    pushed: list[tuple[int, int]] = []
+    monkeypatch.setattr(fed.edge.notifications, "wants_fact", lambda _: True)
+    monkeypatch.setattr(
+        fed.edge.notifications, "push_decisions", lambda facts: pushed.extend((each.pos, each.index) for each in facts))
+    for pos in range(3):
+        fed.put(item(source_id=str(pos)))
+    fed.edge.begin_loading_facts()
+    fed.edge.add_past_fact(0, fact("vote.cast", 1))
+    fed.edge.add_past_fact(0, fact("vote.cast", 3))  # written before the view was loaded; its rows came later
+    fed.edge.add_fact(0, fact("vote.cast", 2))  # a restarted worker writes it again
+    fed.edge.add_fact(0, fact("vote.cast", 4))
+    fed.edge.release_pending()
+    assert pushed == []
+    fed.put(item(source_id="3"))
+    fed.put(item(source_id="4"))
+    assert sorted(pushed) == [(3, 0), (4, 0)]
+
+
 async def test_a_stream_gets_503_if_loading_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.edge.services._LOADING_SECONDS", 0.01)
     fed = Fed()
