@@ -41,6 +41,10 @@ _BROKER = {
     # As docs/operations.md recommends: the leaders of a dead broker are replaced after 5 s instead of 9 s.
     "broker.session.timeout.ms": "5000",
     "broker.heartbeat.interval.ms": "1000",
+    # A write with acks=all to a new leader waits until its followers fetch: they pause for 1 s after an error, and an
+    # empty fetch waits for 0.5 s.
+    "replica.fetch.backoff.ms": "100",
+    "replica.fetch.wait.max.ms": "100",
 }
 
 
