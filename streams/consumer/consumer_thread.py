@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -65,6 +66,22 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         result = fun(*args, **kwargs)
         return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+    async def seek_to_committed(self) -> dict[TopicPartition, int | None]:
+        """Seeks all assigned partitions to their committed offsets, which one request returns.
+
+        aiokafka sends a request per partition, one after the other. While a worker loads millions of rows each takes
+        more than 0.1 s. Faust cancels this call after 15 s and ends its recovery without an error: the worker would
+        stay "rebalancing" until its start timed out.
+        """
+        consumer = self._ensure_consumer()
+        partitions = list(consumer._subscription.assigned_partitions())
+        committed = await consumer._coordinator.fetch_committed_offsets(partitions)
+        offsets = {tp: committed[tp].offset if tp in committed else None for tp in partitions}
+        for tp, offset in offsets.items():
+            if offset is not None and offset > 0:  # -1: none is committed
+                consumer._fetcher.seek_to(tp, offset)
+        return {tp: None if offset == -1 else offset for tp, offset in offsets.items()}
 
     _restore: asyncio.TimerHandle | None = None
 

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 
 from schemas.settings import Settings
@@ -97,3 +99,23 @@ def test_loaded_tables_leave_nothing_to_recover() -> None:
     manager.data["views"] = object()
     assert not manager, "Faust's recovery then only resumes the streams"
 
+
+
+async def test_the_committed_offsets_of_all_partitions_come_in_one_request() -> None:
+    """A request per partition takes longer than Faust waits, while a worker loads millions of rows."""
+    tps = [TopicPartition("attn.log", number) for number in range(64)]
+    requests, sought = [], []
+
+    async def fetch(partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        requests.append(partitions)
+        return {tp: OffsetAndMetadata(tp.partition - 1, "") for tp in partitions if tp.partition < 60}
+
+    thread = LoopConsumer.__new__(LoopConsumer)
+    thread._consumer = SimpleNamespace(
+        _subscription=SimpleNamespace(assigned_partitions=lambda: frozenset(tps)),
+        _coordinator=SimpleNamespace(fetch_committed_offsets=fetch),
+        _fetcher=SimpleNamespace(seek_to=lambda tp, offset: sought.append((tp.partition, offset))))
+    offsets = await thread.seek_to_committed()
+    assert [set(partitions) for partitions in requests] == [set(tps)]
+    assert [offsets[tp] for tp in tps] == [None, *range(59), None, None, None, None], "as aiokafka's own method"
+    assert sorted(sought) == [(number, number - 1) for number in range(2, 60)]
