@@ -4,7 +4,7 @@ Fills `attn.views` of a one-node Apache Kafka with rows as the fold writes them,
 per row of an edge and of a worker in processes of their own; `attn edge` from its start until it is ready; streams in
 all workspaces, and changes until their frames arrive. `--data DIR` keeps the broker's data and the rows for further
 runs, and `--fill-only` makes them. `--hot ITEMS` adds one workspace with so many open items, on which `--hot-readers`
-readers are.
+readers are. The readers are in processes of their own, because a process may open 20,000 files on some machines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 import uvloop
 
 from bench.large import fill, memory
+from bench.large.herd import measure_herd
 from bench.large.running_edge import RunningEdge
+from bench.large.running_worker import measure_worker, weigh_empty_worker
 from bench.large.streams import Streams
 from ops.kafka import Cluster
 
@@ -56,6 +58,9 @@ async def _edge(given: argparse.Namespace, directory: Path) -> None:
         rows = await fill.fill(kafka.bootstrap, given.shape, given.hot, directory / "filled")
         if given.fill_only:
             return
+        if given.worker:
+            await _worker(kafka.bootstrap, rows)
+            return
         empty = await RunningEdge.weigh_empty()
         async with RunningEdge(kafka.bootstrap) as edge:
             seconds = await edge.wait_ready()
@@ -64,11 +69,24 @@ async def _edge(given: argparse.Namespace, directory: Path) -> None:
                  f"workspaces: ready after {seconds:.1f} s, {cpu:.1f} s of CPU "
                  f"({(cpu - empty.cpu) / rows.kept * 1e6:.1f} µs per row), {rss / 1e6:,.0f} MB "
                  f"({(rss - empty.rss) / rows.kept:.0f} bytes per row; goal {1.15 * rows.size + 60:.0f})")
+            if given.herd:
+                for nginx in {"bare": [False], "nginx": [True], "both": [False, True]}[given.herd]:
+                    _say(await measure_herd(edge, given.streams, given.shape.workspaces, nginx))
+                return
             streams = Streams(edge, kafka.bootstrap, given.shape)
             if given.streams:
                 _say(await streams.measure(given.streams, given.changes))
-            if given.hot:
-                _say(await streams.measure_hot(given.hot, given.hot_readers))
+            if given.hot and given.hot_readers:
+                _say(await streams.measure_hot(given.hot, given.hot_readers, given.hot_personal))
+
+
+async def _worker(bootstrap: str, rows: fill.Filled) -> None:
+    empty = await weigh_empty_worker()
+    _say(f"\n`attn worker` without rows: {empty.told()}")
+    found = await measure_worker(bootstrap)
+    cpu, rss = (found.cpu - empty.cpu) / rows.all, (found.rss - empty.rss) / rows.all
+    _say(f"\n`attn worker`, {rows.all:,} rows of {rows.all_size:.0f} bytes: {found.told()}; {cpu * 1e6:.1f} µs and "
+         f"{rss:.0f} bytes per row")
 
 
 def _raise_descriptors() -> None:
@@ -89,6 +107,9 @@ def main() -> None:
     parser.add_argument("--memory-rows", type=int, default=200_000, help="rows of the parts without a broker; 0: none")
     parser.add_argument("--hot", type=int, default=0, help="open items of the hot workspace")
     parser.add_argument("--hot-readers", type=int, default=1_000)
+    parser.add_argument("--hot-personal", action="store_true", help="each hot reader has a window of its own")
+    parser.add_argument("--worker", action="store_true", help="measure `attn worker` instead of the edge")
+    parser.add_argument("--herd", choices=("bare", "nginx", "both"), help="kill the edge; its streams connect again")
     parser.add_argument("--data", type=Path, help="directory that keeps the data")
     parser.add_argument("--fill-only", action="store_true")
     given = parser.parse_args()

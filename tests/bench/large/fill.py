@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from api.readmodel.workspace import PREFIXES
 from bench.harness.workload import send
-from bench.large.memory import PARTITIONS, Record, records
-from bench.large.rows import BEGIN, Shape, hot_rows
+from bench.large.memory import PARTITIONS, Record, position_row, records
+from bench.large.rows import Shape, hot_rows
 from schemas.settings import Settings
 from schemas.topics import VIEWS, partition_of
-from schemas.views import PositionRow, encode_row, position_key
+from schemas.views import encode_row, position_key
 from streams.kafka import topics
 
 __all__ = ["HOT", "Filled", "Shape", "fill", "settings_for"]
@@ -28,10 +28,12 @@ _HOT_POSITION = 100_000_000
 
 
 class Filled(NamedTuple):
-    """Rows that an edge keeps, and the average bytes of their keys and values."""
+    """Rows that an edge keeps, and the average bytes of their keys and values; the same of a worker's rows."""
 
     kept: int
     size: float
+    all: int
+    all_size: float
 
 
 def settings_for(bootstrap: str) -> Settings:
@@ -48,20 +50,19 @@ async def fill(bootstrap: str, shape: Shape, hot: int, marker: Path) -> Filled:
         return Filled(*known["filled"])
     await topics.ensure_topics(settings_for(bootstrap))
     parts = await asyncio.gather(*(_part(bootstrap, shape, hot, part) for part in range(_PROCESSES)))
-    kept = sum(rows for rows, _ in parts)
-    filled = Filled(kept, sum(size for _, size in parts) / kept)
+    kept, size, others, others_size = (sum(column) for column in zip(*parts, strict=True))
+    filled = Filled(kept, size / kept, kept + others, (size + others_size) / (kept + others))
     marker.write_text(json.dumps({"wanted": wanted, "filled": filled}))
     return filled
 
 
-async def _part(bootstrap: str, shape: Shape, hot: int, part: int) -> tuple[int, int]:
+async def _part(bootstrap: str, shape: Shape, hot: int, part: int) -> list[int]:
     command = [sys.executable, "-m", "bench.large.fill", bootstrap, *map(str, (*shape, hot, part))]
     child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     out, _ = await child.communicate()
     if child.returncode:
         raise SystemExit("a process that fills the topic failed")
-    rows, size = json.loads(out.splitlines()[-1])
-    return rows, size
+    return list(json.loads(out.splitlines()[-1]))
 
 
 def _all(shape: Shape, hot: int, part: int) -> Iterator[Record]:
@@ -71,24 +72,26 @@ def _all(shape: Shape, hot: int, part: int) -> Iterator[Record]:
         for number, (key, value) in enumerate(hot_rows(HOT, hot), 1):
             yield partition, key, value
             if number % 200 == 0 or number == hot:
-                position = PositionRow(_HOT_POSITION + number, BEGIN)
-                yield partition, position_key(partition), encode_row(position)
+                yield partition, position_key(partition), encode_row(position_row(_HOT_POSITION + number))
 
 
 async def _send(bootstrap: str, shape: Shape, hot: int, part: int) -> None:
     kept: set[bytes] = set()
-    size = 0
+    size = others = others_size = 0
 
     def counted() -> Iterator[Record]:
-        nonlocal size
+        nonlocal size, others, others_size
         for partition, key, value in _all(shape, hot, part):
-            if key[:2] in PREFIXES and key not in kept:
+            if key[:2] not in PREFIXES:
+                others += 1
+                others_size += len(key) + len(value)
+            elif key not in kept:
                 kept.add(key)
                 size += len(key) + len(value)
             yield partition, key, value
 
     await send(bootstrap, VIEWS, counted(), _IN_FLIGHT, linger_ms=20, max_batch_size=256 << 10)
-    sys.stdout.write(json.dumps([len(kept), size]) + "\n")
+    sys.stdout.write(json.dumps([len(kept), size, others, others_size]) + "\n")
 
 
 if __name__ == "__main__":

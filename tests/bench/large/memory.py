@@ -24,9 +24,9 @@ from bench.large.rows import BEGIN, Shape, sizes, workspace_name, workspace_rows
 from schemas.topics import partition_of
 from schemas.views import PositionRow, encode_row, position_key
 from streams.core.fold.state import RowCache
-from streams.fold.views_table import InMemoryRowStore
+from streams.fold.row_store import InMemoryRowStore
 
-__all__ = ["PARTITIONS", "main", "measure", "records", "write_rows"]
+__all__ = ["PARTITIONS", "main", "measure", "position_row", "records", "write_rows"]
 
 PARTITIONS = 64
 BATCH = 200  # rows with one position row
@@ -53,12 +53,17 @@ def records(shape: Shape, partitions: int = PARTITIONS, part: int = 0, parts: in
                     position += 1
                     yield partition, key, value
                     if position % BATCH == 0:
-                        yield partition, position_key(partition), encode_row(PositionRow(position, BEGIN + position))
+                        yield partition, position_key(partition), encode_row(position_row(position))
                     if count == 20:
                         left.append(source)
                         break
             sources = left
-        yield partition, position_key(partition), encode_row(PositionRow(position + 1, BEGIN + position))
+        yield partition, position_key(partition), encode_row(position_row(position + 1))
+
+
+def position_row(position: int) -> PositionRow:
+    """Returns the row of a position. The log is empty: a worker that loads the rows folds its first pack next."""
+    return PositionRow(0, BEGIN + position, position)
 
 
 def write_rows(path: Path, shape: Shape) -> None:

@@ -1,13 +1,15 @@
 """Rows as the fold writes them into `attn.views`: items with titles and bodies, marks, activity, decisions, drafts.
 
-The rows of a workspace depend on its number alone, so several processes make parts of one topic. Titles and bodies are
-random pieces of a text of 40,000 words with Zipf's frequencies, so they compress about as well as English does.
+Times aside, the rows of a workspace depend on its number alone, so several processes make parts of one topic. Titles
+and bodies are random pieces of a text of 40,000 words with Zipf's frequencies, so they compress about as well as
+English does.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
+import time
 from binascii import b2a_base64
 from collections.abc import Iterator
 from functools import cache
@@ -17,7 +19,7 @@ import msgspec
 
 from schemas.asking.question import DecisionRow, Question, Vote
 from schemas.log import NO_PAYLOAD, Data, Sender, Step
-from schemas.scalars import HOUR, MINUTE, SECOND, parse_timestamp
+from schemas.scalars import HOUR, MINUTE, SECOND
 from schemas.views import (
     ActivityRow,
     Close,
@@ -44,7 +46,8 @@ from streams.core.domain.keys import (
 
 __all__ = ["BEGIN", "Shape", "hot_rows", "sizes", "workspace_name", "workspace_rows"]
 
-BEGIN = parse_timestamp("2026-11-01T08:00:00Z")
+# The begin of this hour. A worker that loads the rows has no timer that is due, until hours later.
+BEGIN = time.time_ns() // 1000 // HOUR * HOUR
 _KINDS = ("waitpoint", "escalation", "failed_run", "message", "session_waiting", "plan_approval", "pending_action")
 _ROLES = ("OWNER", "ADMIN", "MANAGER", "MEMBER", "VIEWER")
 _PRIORITIES = ("normal", "normal", "normal", "low", "high", "urgent")

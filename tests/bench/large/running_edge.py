@@ -50,11 +50,21 @@ class RunningEdge:
                 return Used(edge.cpu(), edge.rss())
 
     async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def restart(self) -> None:
+        """Kills the process and starts it again, at the same port."""
+        assert self._child is not None
+        self._child.kill()
+        await self._child.wait()
+        await self._start()
+
+    async def _start(self) -> None:
         self._started = time.monotonic()
         self._child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ops.cli", "edge", env=self._environment)
         self._process = psutil.Process(self._child.pid)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._child is not None
@@ -80,6 +90,9 @@ class RunningEdge:
     def cpu(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
+
+    def used(self) -> Used:
+        return Used(self.cpu(), self.rss())
 
     def rss(self) -> int:
         return int(self._process.memory_info().rss)
