@@ -38,8 +38,10 @@ async def _api_error(request: Request, error: Exception) -> Response:
         return _answer(502, error.body, error.headers)
     waits = error.status == 503 or (isinstance(error, Misdirected) and RANGES_HEADER not in request.headers)
     if waits and "text/event-stream" in request.headers.get("accept", ""):
-        # EventSource stops after an error status, but reconnects after a stream that ends.
-        return Response(get_edge(request).connections.retry_field().raw, 200, NO_STORE, "text/event-stream")
+        # EventSource stops after an error status, but reconnects after a stream that ends. Without its connection: many
+        # thousand idle ones would count as unauthenticated.
+        headers = {**NO_STORE, "connection": "close"}
+        return Response(get_edge(request).connections.deferral().raw, 200, headers, "text/event-stream")
     return _answer(error.status, error.body, error.headers)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ _MAX_OPENING = 5000
 # Streams that another edge opens per second when the readers of a failed edge come to it.
 _RECONNECTS_PER_SECOND = 1000.0
 _LEAST_RECONNECT_SECONDS = 0.5
+_MAX_DEFERRAL_SECONDS = 60.0
 # Share of the capacity at which the edge warns, and below which it may warn again.
 _WARN_SHARE, _QUIET_SHARE = 0.8, 0.7
 # Streams that end per second when the edge stops. Their clients reconnect at once; this spreads the load.
@@ -107,6 +109,10 @@ def _nothing() -> None:
     pass
 
 
+def _retry(seconds: float) -> EncodedChunk:
+    return EncodedChunk(b"retry: %d\n" % (1000 * seconds))
+
+
 # Registers the function that ends a connection when its credential is taken away; returns the function that removes
 # it again (`api.live.access_watch`).
 Watch = Callable[[Callable[[], None]], Callable[[], None]]
@@ -138,6 +144,7 @@ class ConnectionRegistry:
         self._next_slot = 0
         self._closed = False
         self._reconnect = settings.reconnect_seconds
+        self._next_return = 0.0  # monotonic seconds at which the last deferred client comes back
         self._turn = asyncio.Lock()
         self._opening = 0
 
@@ -193,10 +200,22 @@ class ConnectionRegistry:
         per stream of this edge, at least 0.5 s and at most ATTN_RECONNECT_SECONDS: few clients need not wait. An
         overloaded edge always sends the longest bound.
         """
+        return _retry(self._reconnect_delay())
+
+    def _reconnect_delay(self) -> float:
         streams = math.inf if self.is_overloaded else len(self._entries)
         bound = min(self._reconnect, max(_LEAST_RECONNECT_SECONDS, streams / _RECONNECTS_PER_SECOND))
-        seconds = bound * random.uniform(0.1, 1)  # noqa: S311 - no secret
-        return EncodedChunk(b"retry: %d\n" % (1000 * seconds))
+        return bound * random.uniform(0.1, 1)  # noqa: S311 - no secret
+
+    def deferral(self) -> EncodedChunk:
+        """Returns the `retry` field for a client whose stream does not open now, because the edge loads or is full.
+
+        Such clients come back, so each one gets a time of its own: at most `_RECONNECTS_PER_SECOND` of them return per
+        second. Otherwise the requests of many thousands, repeated every few seconds, would leave the edge no CPU.
+        """
+        now = time.monotonic()
+        self._next_return = min(max(now, self._next_return + 1 / _RECONNECTS_PER_SECOND), now + _MAX_DEFERRAL_SECONDS)
+        return _retry(max(self._reconnect_delay(), self._next_return - now))
 
     @asynccontextmanager
     async def opening_turn(self) -> AsyncIterator[None]:

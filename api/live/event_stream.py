@@ -194,7 +194,7 @@ class EventStream(Response):
         self._connections.release(*self._user)
         headers = [*HEADERS, (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": self._connections.retry_field().raw})
+        await send({"type": "http.response.body", "body": self._connections.deferral().raw})
 
     def _add(self, stream: LiveStream, sink: TransportSink | AsgiSink) -> None:
         lost = isinstance(sink, TransportSink) and sink.closed

@@ -52,6 +52,7 @@ class HeaderLimitProtocol(HttpToolsProtocol):
     _has_host = False  # the request has a Host header
     _is_host_refused = False
     _is_refused = False
+    is_authenticated = False  # the caller of the request in progress
     _deadline: asyncio.TimerHandle | None = None  # timer of the request head; after a refusal, of the connection
     _stall_timer: asyncio.TimerHandle | None = None
     running: RequestResponseCycle | None = None  # the request in progress; `cycle` is the newest one
@@ -83,6 +84,8 @@ class HeaderLimitProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        if not self.is_authenticated:  # the client does not read the response
+            self.unauthenticated.add(self.transport, self.client)
         if self._stall_timer is None:
             self._stall_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
@@ -96,7 +99,13 @@ class HeaderLimitProtocol(HttpToolsProtocol):
         self.running = cycle
         super()._start_asgi_task(cycle, app)
 
+    def authenticate(self) -> None:
+        """Notes that the caller of the request in progress has a valid token."""
+        self.is_authenticated = True
+        self.unauthenticated.remove(self.transport)
+
     def on_response_complete(self) -> None:
+        self.is_authenticated = False
         if not self.transport.is_closing():
             self.unauthenticated.add(self.transport, self.client)
         super().on_response_complete()
@@ -154,6 +163,10 @@ class HeaderLimitProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unparsed_bytes = 0
         super().on_message_complete()
+        # The request waits for the edge, not the edge for its client. When thousands of readers come back at once, such
+        # requests wait for seconds, and those of a proxy have one address.
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.unauthenticated.remove(self.transport)
 
     def send_400_response(self, msg: str) -> None:
         too_large = self._header_bytes > _MAX_HEAD_BYTES

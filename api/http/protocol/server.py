@@ -28,7 +28,10 @@ _SEND_BUFFER_BYTES = 64 << 10
 # Milliseconds without an acknowledgement after which the kernel drops the connection. Heartbeats ensure that there are
 # bytes to acknowledge.
 _TCP_USER_TIMEOUT_MS = 30_000
-_BACKLOG = 2048
+# Connections that wait in the kernel until the edge accepts them; net.core.somaxconn (4,096 by default) bounds it.
+# Thousands of readers come back within a second after a restart. If the queue is full, the kernel drops their packets,
+# and clients send them again after 1, 3, 7, 15 s.
+_BACKLOG = 65_535
 # Bytes of one WebSocket message that uvicorn accepts; `api.http.routes.websocket` has a lower limit (`socket_message`).
 _MAX_MESSAGE_BYTES = 64 << 10
 
@@ -40,7 +43,7 @@ class HttpProtocol(HeaderLimitProtocol):
         super().on_message_begin()
         extensions: dict[str, Any] = {
             DIRECT_WRITE_EXTENSION: self._detach_transport, DRAIN_EXTENSION: self.flow.drain,
-            AUTHENTICATED: lambda: self.unauthenticated.remove(self.transport)}
+            AUTHENTICATED: self.authenticate}
         self.scope["extensions"] = extensions
 
     def _detach_transport(self) -> TransportSink | None:

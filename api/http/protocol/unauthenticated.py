@@ -3,8 +3,9 @@
 At most `per_address` connections of one address and `limit` in total, and fewer if streams leave fewer file descriptors
 (`api.open_files`). One more closes the oldest connection of that address, or of all. A flood therefore evicts its own
 connections, and a new request, such as a health check, is still accepted. A connection does not count while a request
-with a valid token is in progress. An event stream and an authenticated WebSocket do not count: they have limits per
-user. Behind a proxy all connections have the address of the proxy, so the limit per address is generous.
+with a valid token is in progress, nor while a complete request waits for its response: the edge answers each one at
+once. An event stream and an authenticated WebSocket do not count: they have limits per user. Behind a proxy all
+connections have the address of the proxy, so the limit per address is generous.
 """
 
 from __future__ import annotations

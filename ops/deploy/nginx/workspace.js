@@ -43,6 +43,19 @@ function reader(r) {
     return own.workspace_id ? own.workspace_id + '/' + own.sub : r.remoteAddress;
 }
 
+// No edge answers, for example while the only one restarts. An EventSource stops for ever after an error status, but
+// reconnects after a stream that ends. The delay is random, because all readers of the edge come at the same time.
+function unavailable(r) {
+    if ((r.headersIn['Accept'] || '').includes('text/event-stream')) {
+        r.headersOut['Content-Type'] = 'text/event-stream';
+        r.headersOut['Cache-Control'] = 'no-store';
+        r.return(200, `retry: ${1000 + Math.floor(4000 * Math.random())}\n\n`);
+    } else {
+        r.headersOut['Content-Type'] = 'application/json';
+        r.return(502, '{"error":"no edge answers"}');
+    }
+}
+
 // --- ranges.conf: an edge serves a range of partitions ---
 
 // Kafka's hash of a key, as its default partitioner has it: the partition of a workspace is the hash modulo their number.
@@ -83,4 +96,4 @@ function owner(r) {
     return upstream(r, Number(r.variables.attn_partition));
 }
 
-export default { owner, range, reader, workspace };
+export default { owner, range, reader, unavailable, workspace };

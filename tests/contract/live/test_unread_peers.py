@@ -7,7 +7,9 @@ import json
 import os
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -19,6 +21,7 @@ from support.edge.sinks import Kept
 from api import metrics
 from api.commands.rate_limiter import ReadLimiter, TooManyReads
 from api.http.protocol import header_limits, websocket_limits
+from api.http.protocol.server import listen, make_server
 from api.http.protocol.unauthenticated import UnauthenticatedConnections
 from api.http.routes import websocket
 from api.live import event_stream
@@ -326,3 +329,60 @@ def test_too_many_unauthenticated_connections_close_the_oldest_of_the_address() 
     assert len(connections) == 6
     assert [transport.aborted for transport in transports] == [False, True, False, True, *[False] * 5], (
         "the oldest connection of all addresses is closed")
+
+
+@asynccontextmanager
+async def serving_app(app: Any, connections: UnauthenticatedConnections) -> AsyncIterator[str]:
+    sock, server = listen("127.0.0.1", 0), make_server(app)
+    server.server_state.unauthenticated = connections
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=10)
+        sock.close()
+
+
+async def test_requests_that_wait_for_their_response_are_not_closed_in_favour_of_others() -> None:
+    """As those of thousands of readers, which come back through a proxy after a restart of the edge."""
+    answer, waiting = asyncio.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        waiting.append(scope)
+        await answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    connections = UnauthenticatedConnections(6, 2, 0.0)
+    async with serving_app(app, connections) as base:
+        peers = []
+        for number in range(1, 6):
+            peers.append(await opened(base))
+            peers[-1][1].write(f"GET / HTTP/1.1\r\n{HOST}\r\n".encode())
+            await until(lambda number=number: len(waiting) == number)
+        assert not len(connections)
+        idle = [await opened(base) for _ in range(3)]
+        async with asyncio.timeout(60):
+            assert await idle[0][0].read(1) == b"", "an idle connection counts"
+        answer.set()
+        for reader, _ in peers:
+            assert (await asyncio.wait_for(reader.readline(), 60)).startswith(b"HTTP/1.1 200")
+        await until(lambda: len(connections) == 2, what=lambda: "answered connections are idle, and count again")
+        for _, writer in (*peers, *idle):
+            writer.close()
+
+
+async def test_a_response_that_is_not_read_counts_although_its_request_was_complete() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"33554432")]})
+        await send({"type": "http.response.body", "body": bytes(32 << 20)})
+
+    connections = UnauthenticatedConnections(6, 2, 0.0)
+    async with serving_app(app, connections) as base:
+        peers = [await opened(base) for _ in range(3)]
+        for _, writer in peers:
+            writer.write(f"GET / HTTP/1.1\r\n{HOST}\r\n".encode())
+        await until(lambda: len(connections) == 2)
+        for _, writer in peers:
+            writer.close()

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 import yaml
@@ -186,6 +187,24 @@ async def ask(port: int, path: str = "/", header: str = "") -> str:
     edge = (await reader.readexactly(1)).decode()
     writer.close()
     return edge
+
+
+@needs_nginx
+async def test_streams_get_a_retry_delay_while_no_edge_answers(tmp_path: Path) -> None:
+    async def edge(_: int, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()  # as an edge that was killed
+
+    async with nginx_before(tmp_path, edge) as port, httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        headers = {"accept": "text/event-stream"}
+        answers = [await client.get("/org/me/feed", headers=headers) for _ in range(20)]
+        assert {(answer.status_code, answer.headers["content-type"]) for answer in answers} == {
+            (200, "text/event-stream")}
+        delays = {int(answer.text.removeprefix("retry: ").removesuffix("\n\n")) for answer in answers}
+        assert all(1000 <= delay < 5000 for delay in delays)
+        assert len(delays) > 1, "readers are spread"
+        for answer in (await client.get("/org/me/inbox"), await client.post("/events", json={})):
+            assert (answer.status_code, answer.json()) == (502, {"error": "no edge answers"})
 
 
 @needs_nginx

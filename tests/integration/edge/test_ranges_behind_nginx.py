@@ -23,6 +23,7 @@ from websockets.asyncio.client import connect
 
 from api.http.auth.cookies import csrf_of
 from ops.cli.data.sign_in_links import Person, create_link
+from ops.process.ports import free_port
 from schemas.settings import Settings
 from schemas.topics import partition_of
 from streams.kafka import topics
@@ -44,6 +45,18 @@ def failed_run(ws: str, number: int) -> dict[str, Any]:
         "specversion": "1.0", "id": f"{ws}-e{number}", "source": "/test", "type": "run.failed",
         "subject": f"{ws}-run-{number}", "time": at, "workspaceid": ws,
         "data": {"title": f"Run {number}", "pipeline": f"p{number}", "step": "build", "cluster": "c1"}}}
+
+
+async def test_streams_get_a_retry_delay_while_no_edge_of_the_range_answers(tmp_path: Path) -> None:
+    closed = f"http://127.0.0.1:{free_port()}"
+    async with (
+        running_nginx(tmp_path, PARTITIONS, BEFORE, (closed, closed)) as nginx,
+        httpx.AsyncClient(base_url=nginx.base, headers=bearer("ann", "OWNER", MOVED), trust_env=False) as http,
+    ):
+        answer = await http.get("/org/me/feed", headers={"accept": "text/event-stream"})
+        assert (answer.status_code, answer.text[:7]) == (200, "retry: ")
+        answer = await http.get("/org/me/inbox")
+        assert (answer.status_code, answer.json()) == (502, {"error": "no edge answers"})
 
 
 async def page(base: str, ws: str) -> dict[str, Any]:
