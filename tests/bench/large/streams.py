@@ -65,11 +65,6 @@ class Streams:
                 ages = await readers.frames_of(Counter(chosen))
             text += (f"\n{changes:,} changes at about 200/s: {self._told(ages, before.cpu)}; "
                      f"CPU of the clients {readers.cpu() - own:.1f} s")
-            before, begun = self._edge.used(), time.monotonic()
-            await readers.all("close")
-            await asyncio.sleep(1)
-            await readers.all("connect", at_once=100_000, resume=True)
-            text += f"\n{self._spent('all reconnect at once with their cursors', before, begun)}"
         return text
 
     async def measure_hot(self, items: int, readers: int, personal: bool) -> str:
