@@ -40,7 +40,7 @@ check: $(READY)
 
 # What needs no other program than Python and node. The random requests of test_openapi.py take a minute of CPU.
 fast: $(READY)
-	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	@ATTN_TEST_TIMES=0.4 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
 	  -m "not kafka and not browser and not clickhouse and not slow" --ignore tests/contract/http/test_openapi.py \
 	  tests/unit tests/contract tests/integration/edge/test_edge_path.py $(ARGS)
 
