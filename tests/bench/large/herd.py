@@ -85,6 +85,7 @@ async def _nginx(edge: int) -> AsyncIterator[int]:
             "listen 8080": f"listen 127.0.0.1:{port}", "worker_processes auto": "worker_processes 4",
             "edge-1:8080 max_fails=2 fail_timeout=5s": f"127.0.0.1:{edge}",
             "        server edge-2:8080 max_fails=2 fail_timeout=5s;\n": "",
+            "edge-1:8080 max_fails=0": f"127.0.0.1:{edge}", "        server edge-2:8080 max_fails=0;\n": "",
             "/dev/stdout": f"{name}/access.log", "/dev/stderr": f"{name}/error.log",
             "worker_rlimit_nofile 65536": f"pid {name}/nginx.pid;\ndaemon off;\nworker_rlimit_nofile 20000",
         }.items():
