@@ -9,7 +9,7 @@ from streams.runtime.metric_aliases import MetricAlias
 STREAMS = Gauge("attn_edge_streams", "Live connections")
 STREAM_CAPACITY = Gauge("attn_edge_streams_limit", "Live connections that the limit of open files allows")
 STREAMS_DEFERRED = Counter(
-    "attn_edge_streams_deferred_total", "Connections told to retry later because too many were open or opening")
+    "attn_edge_streams_deferred_total", "Connections that got a retry delay because too many were open or opening")
 LONG_POLLS = Gauge("attn_edge_long_polls", "Requests that wait until their answer changes")
 CONNECTIONS_REFUSED = Counter("attn_edge_streams_refused_total", "Connections refused at the limit per user")
 DISCONNECTED_SLOW = Counter("attn_edge_streams_cut_total", "Connections dropped because the client was too slow")

@@ -100,7 +100,8 @@ class Bootstrap:
             yield
 
     def begin_loading_facts(self, starts: dict[TopicPartition, int]) -> None:
-        """Tells the edge which facts will be loaded. It must not be ready before."""
+        """Makes the edge hold new facts, and sets the event id after which it knows all events. To be called before the
+        edge is ready."""
         self._edge.begin_loading_facts()
         for tp, start in starts.items():
             if start > 0:

@@ -94,7 +94,7 @@ class PromptSender:
                 self._spawn(self._send(other, its_batches))
 
     def _drain(self) -> dict[int, Mapping[TopicPartition, Any]]:
-        """Takes the next batch of each partition, by broker, as the sender task does. Brokers and partitions with a
+        """Returns the next batch of each partition, by broker, as the sender task does. Brokers and partitions with a
         request under way are left out."""
         sender = self._sender
         if self._closing or sender.sender_task is None or sender.sender_task.done():

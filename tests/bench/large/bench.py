@@ -82,10 +82,10 @@ async def _edge(given: argparse.Namespace, directory: Path) -> None:
 
 async def _worker(bootstrap: str, rows: fill.Filled) -> None:
     empty = await weigh_empty_worker()
-    _say(f"\n`attn worker` without rows: {empty.told()}")
+    _say(f"\n`attn worker` without rows: {empty.summary()}")
     found = await measure_worker(bootstrap)
     cpu, rss = (found.cpu - empty.cpu) / rows.all, (found.rss - empty.rss) / rows.all
-    _say(f"\n`attn worker`, {rows.all:,} rows of {rows.all_size:.0f} bytes: {found.told()}; {cpu * 1e6:.1f} µs and "
+    _say(f"\n`attn worker`, {rows.all:,} rows of {rows.all_size:.0f} bytes: {found.summary()}; {cpu * 1e6:.1f} µs and "
          f"{rss:.0f} bytes per row")
 
 

@@ -94,12 +94,16 @@ async def _nginx(edge: int) -> AsyncIterator[int]:
         (Path(name) / "nginx.conf").write_text(text)
         child = await asyncio.create_subprocess_exec(_NGINX, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log")
         try:
-            for _ in range(200):
-                with contextlib.suppress(OSError):
-                    (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                    break
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(60):
+                while child.returncode is None:
+                    with contextlib.suppress(OSError):
+                        (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                        break
+                    await asyncio.sleep(0.05)
+            if child.returncode is not None:
+                raise RuntimeError(f"nginx exited with code {child.returncode}")
             yield port
         finally:
-            child.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
             await child.wait()

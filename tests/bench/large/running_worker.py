@@ -39,7 +39,7 @@ class WorkerFigures(NamedTuple):
     cpu_per_event: float
     delays: list[float]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         cuts = statistics.quantiles(self.delays, n=100)
         return (f"ready after {self.seconds:.1f} s, {self.cpu:.1f} s of CPU, {self.rss / 1e6:,.0f} MB; then "
                 f"{len(self.delays):,} events at {_PER_SECOND}/s: {self.cpu_per_event:.0f} µs of CPU each, "
